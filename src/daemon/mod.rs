@@ -1,0 +1,1 @@
+//! Putting a box together: settings to options, and the order of start and stop.

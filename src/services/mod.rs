@@ -1,0 +1,1 @@
+//! What the appliance does, whoever asks and over whatever wire.

@@ -1,0 +1,1 @@
+//! Names on the local network, by multicast DNS.

@@ -1,0 +1,1 @@
+//! The substituter and the admin API over HTTP.

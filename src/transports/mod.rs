@@ -1,0 +1,5 @@
+//! Bytes on the network: decode, call a service, encode.
+
+pub mod http;
+pub mod quic;
+pub mod discovery;
