@@ -4,10 +4,3 @@
 //! what each may not do, and `tests/architecture.rs` keeps it so.
 
 pub mod formats;
-pub mod wire;
-pub mod store;
-pub mod services;
-pub mod transports;
-pub mod client;
-pub mod daemon;
-pub mod cli;

@@ -80,13 +80,14 @@ impl FromStr for Sha256Hash {
     type Err = ParseHashError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = match text.strip_prefix("sha256:") {
-            Some(digits) => digits,
-            None => text.strip_prefix("sha256-").ok_or(ParseHashError::Algorithm)?,
-        };
+        // What begins with a hyphen is SRI, which knows base 64 alone.
+        let sri = text.strip_prefix("sha256-");
+        let digits = sri.or_else(|| text.strip_prefix("sha256:"));
+        let digits = digits.ok_or(ParseHashError::Algorithm)?;
         let decoded = match digits.len() {
-            64 => HEXLOWER_PERMISSIVE.decode(digits.as_bytes()),
             44 => BASE64.decode(digits.as_bytes()),
+            length if sri.is_some() => return Err(ParseHashError::Length(length)),
+            64 => HEXLOWER_PERMISSIVE.decode(digits.as_bytes()),
             _ => return Self::from_base32(digits),
         };
         Self::from_slice(&decoded.map_err(|_digits| ParseHashError::Digits)?)
@@ -192,6 +193,8 @@ mod tests {
             ("md5:0mdqa9w1p6cmli6976v4wi0sw9", ParseHashError::Algorithm),
             ("sha256:", ParseHashError::Length(0)),
             ("sha256:0mdq", ParseHashError::Length(4)),
+            (&EMPTY[0].replace(':', "-"), ParseHashError::Length(52)),
+            (&EMPTY[1].replace(':', "-"), ParseHashError::Length(64)),
             ("sha256:emdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73", ParseHashError::Digits),
         ] {
             assert_eq!(text.parse::<Sha256Hash>(), Err(error), "{text}");

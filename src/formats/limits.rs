@@ -17,11 +17,15 @@ pub const NAR_TARGET_BYTES_MAX: usize = 4095;
 pub const NAR_DEPTH_MAX: usize = 256;
 /// References of one path. glibc-sized closures have a few dozen; an environment some thousand.
 pub const REFERENCES_MAX: usize = 16_384;
+/// Longest content address of a path. Nix writes 60 to 80 characters.
+pub const CONTENT_ADDRESS_BYTES_MAX: usize = 255;
 /// Signatures of one path.
 pub const SIGNATURES_MAX: usize = 64;
-/// Entries of a NAR that its listing tells; beyond it a path has no listing. About 100 bytes each
+/// Entries of a NAR that its listing tells; beyond it a path has no listing. About 80 bytes each
 /// while it is made.
 pub const LISTING_ENTRIES_MAX: usize = 100_000;
+/// Bytes of a listing's JSON; beyond it a path has no listing. Held whole while a NAR comes in.
+pub const LISTING_BYTES_MAX: usize = 8 << 20;
 
 // Chunks and their frames.
 
@@ -52,6 +56,46 @@ pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
 pub const STREAMS_MAX: u32 = 256;
 /// How long a stream may be silent before it is dropped.
 pub const STREAM_IDLE_MAX: Duration = Duration::from_secs(120);
+/// Connections of a box at a time; what waits unread on one is bounded by [`QUIC_WINDOW_BYTES`].
+pub const CONNECTIONS_MAX: usize = 256;
+/// How long a handshake may take, and then the greeting.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long pushes under way may take to end once a box was told to stop.
+pub const QUIC_DRAIN_MAX: Duration = Duration::from_secs(15);
+/// Pause after which a silent connection says that it is alive: below the 30 s after which home
+/// routers forget a UDP flow (RFC 4787 asks for two minutes; many do not listen).
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Bytes of one stream that may wait to be read: a message.
+pub const QUIC_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes of one connection that may wait to be read: 2.5 Gbit/s over 6 ms.
+pub const QUIC_WINDOW_BYTES: u32 = 2 << 20;
+/// Bytes of one connection that may be sent and not acknowledged.
+pub const QUIC_SEND_WINDOW_BYTES: u64 = 4 << 20;
+/// Bytes of frames that a box keeps for its store, all pushes together.
+pub const RECEIVE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of NAR that a client has under way, all pushes of a connection together.
+pub const SEND_RAW_BYTES_MAX: usize = 32 << 20;
+
+// HTTP.
+
+/// HTTP connections at a time; more wait to be accepted. With [`HTTP_HEADER_BYTES_MAX`] this
+/// bounds what requests hold before they are understood: 16 MiB.
+pub const HTTP_CONNECTIONS_MAX: usize = 1024;
+/// Longest head of a request, of at most 100 headers; beyond it the answer is 431.
+pub const HTTP_HEADER_BYTES_MAX: usize = 16 << 10;
+/// How long the next request of a connection may take to arrive in full. Nix keeps connections
+/// for 90 to 118 s (libcurl's `CURLOPT_MAXAGE_CONN`), so less than 120 s would cut it off.
+pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(150);
+/// How long a client may take none of the bytes that wait for it. Nix gives up after 300 s
+/// (`stalled-download-timeout`), so a box that waits as long is never the first.
+pub const HTTP_STALL_MAX: Duration = Duration::from_secs(300);
+/// Bytes of an answer that wait for the network, per connection: pieces of a NAR that are in
+/// memory anyway.
+pub const HTTP_SEND_BUFFER_BYTES: usize = 256 << 10;
+/// Longest body of an administrative request. Held whole.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+/// Narinfos that are kept as they are served, all together: about nine thousand.
+pub const NARINFO_CACHE_BYTES_MAX: usize = 8 << 20;
 
 const _: () = assert!(
     CHUNK_BYTES_MIN.is_multiple_of(2)

@@ -4,12 +4,24 @@
 //! downstream looks at the text again.
 
 pub mod base32;
+pub mod box_name;
+pub mod cache_info;
+pub mod cache_name;
+pub mod chunking;
+pub mod compression;
+pub mod frame;
 pub mod hash;
 pub mod limits;
+pub mod nar;
+pub mod narinfo;
 pub mod path_info;
 pub mod signature;
 pub mod store_path;
 
+pub use box_name::BoxName;
+pub use cache_name::CacheName;
+pub use compression::Compression;
 pub use hash::Sha256Hash;
+pub use narinfo::NarInfo;
 pub use path_info::PathInfo;
 pub use store_path::{StorePath, StorePathHash};

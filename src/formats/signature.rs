@@ -67,6 +67,12 @@ impl Signature {
     pub fn key_name(&self) -> &str {
         &self.key_name
     }
+
+    /// The signature without the key's name.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN_BYTES] {
+        &self.bytes
+    }
 }
 
 impl PublicKey {
@@ -94,6 +100,19 @@ impl PublicKey {
         let bytes = ed25519_dalek::Signature::from_bytes(&signature.bytes);
         *self.name == *signature.key_name && self.key.verify_strict(message, &bytes).is_ok()
     }
+}
+
+/// Whether `signature` is one of `message` by a key that has no name in Nix: a device's. As strict
+/// as [`PublicKey::verifies`].
+#[must_use]
+pub fn verifies_unnamed(
+    key: &[u8; PublicKey::LEN_BYTES],
+    message: &[u8],
+    signature: &[u8; Signature::LEN_BYTES],
+) -> bool {
+    let signature = ed25519_dalek::Signature::from_bytes(signature);
+    let key = VerifyingKey::from_bytes(key);
+    key.is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
 }
 
 impl SecretKey {
