@@ -4,3 +4,4 @@
 //! what each may not do, and `tests/architecture.rs` keeps it so.
 
 pub mod formats;
+pub mod wire;
