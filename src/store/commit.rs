@@ -1,0 +1,273 @@
+//! How a verified NAR becomes a path of a cache: one job of the writer, all or nothing.
+//!
+//! In the job: what is there under the name decides first; then the NAR (stored once for each
+//! NarHash), with every chunk checked again; then the path, hidden; then whatever becomes visible
+//! by it. Records go to the pack in that order too, so a replay meets them as they happened.
+
+use rusqlite::{Connection, params};
+
+use crate::formats::signature::Signature;
+use crate::formats::{StorePathHash, limits};
+use crate::store::error::StoreError;
+use crate::store::index::caches::{CacheId, NewCache, SigningMode};
+use crate::store::index::nars::{NarFile, NarId, NewNar};
+use crate::store::index::numbers::runs;
+use crate::store::index::paths::{NewPath, Standing};
+use crate::store::index::{caches, damage, nars, numbers, paths, uploads, visibility};
+use crate::store::ingest::FinishedNar;
+use crate::store::pack::Kind;
+use crate::store::pack::payload;
+use crate::store::pack::payload::ManifestChunk;
+use crate::store::writer::Group;
+
+/// The bytes of a path to be committed.
+#[derive(Debug)]
+pub enum NarSource {
+    /// A NAR that is in the store.
+    Known(NarId),
+    /// One that was just taken in.
+    Ingested(FinishedNar),
+}
+
+/// What became of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// It is stored and visible.
+    Stored,
+    /// It was there already, the same; new signatures were added to it.
+    Known,
+    /// It is stored, and hidden until these references (base names) are visible too.
+    Hidden {
+        /// Base names of the references that are not visible in the cache.
+        missing: Vec<String>,
+    },
+    /// Another NAR, or other references, are visible under that name; the first was kept.
+    KeptFirst,
+}
+
+/// Commits a path.
+pub(in crate::store) fn path(
+    group: &Group<'_>,
+    new: &NewPath,
+    source: NarSource,
+) -> Result<CommitOutcome, StoreError> {
+    let uuid = caches::uuid(group.tx, new.cache)?;
+    check_source(group.tx, new, &source)?;
+    let hash = new.info.store_path.hash();
+    if let Some(standing) = paths::standing(group.tx, new.cache, hash)?.filter(|s| s.visible) {
+        if !standing.is(new) {
+            return Ok(CommitOutcome::KeptFirst);
+        }
+        merge_signatures(group, new.cache, hash, &standing, &new.info.signatures)?;
+        return Ok(CommitOutcome::Known);
+    }
+    let nar = match source {
+        NarSource::Known(nar) if nars::is_sound(group.tx, nar)? => nar,
+        NarSource::Known(_damaged) => {
+            return Err(StoreError::ChunksVanished { nar_hash: new.info.nar_hash, count: 1 });
+        }
+        NarSource::Ingested(finished) => nar_of(group, finished)?,
+    };
+    let nar = nars::by_id(group.tx, nar)?.ok_or(StoreError::NoSuchNar(new.info.nar_hash))?;
+    paths::put_hidden(group.tx, new, nar.id)?;
+    let settled = visibility::settle(group.tx, new.cache, &new.info)?;
+    group.shared.filter.add(group.tx, &settled.woken)?;
+    append_path(group, uuid, new, &nar, settled.woken.is_empty())?;
+    Ok(match settled.woken.is_empty() {
+        false => CommitOutcome::Stored,
+        true => CommitOutcome::Hidden { missing: settled.missing },
+    })
+}
+
+impl Standing {
+    /// Whether everything that is signed is the same.
+    pub(in crate::store) fn is(&self, new: &NewPath) -> bool {
+        self.nar_hash == new.info.nar_hash
+            && self.base_name == new.info.store_path.base_name()
+            && self.references == paths::join_references(&new.info.references)
+    }
+}
+
+/// Adds to a visible or hidden path the signatures that it does not have; returns how many.
+pub(in crate::store) fn signatures(
+    group: &Group<'_>,
+    cache: CacheId,
+    hash: StorePathHash,
+    signatures: &[Signature],
+) -> Result<usize, StoreError> {
+    match paths::standing(group.tx, cache, hash)? {
+        Some(standing) => merge_signatures(group, cache, hash, &standing, signatures),
+        None => Ok(0),
+    }
+}
+
+/// Makes a cache, and says so in the pack.
+pub(in crate::store) fn cache(
+    group: &Group<'_>,
+    uuid: [u8; 16],
+    new: &NewCache,
+) -> Result<CacheId, StoreError> {
+    let id = caches::insert(group.tx, uuid, new)?;
+    let record = payload::Cache {
+        uuid,
+        name: new.name.clone(),
+        is_public: new.is_public,
+        self_signed: new.signing == SigningMode::SelfSigned,
+        priority: new.priority,
+        root_position: new.root_position,
+        description: new.description.clone(),
+        created_at: new.created_at,
+    };
+    group.shared.append(Kind::Cache, &payload::encode(&record)?)?;
+    Ok(id)
+}
+
+/// Appends the record of a NAR's chunks.
+pub(in crate::store) fn append_manifest(
+    group: &Group<'_>,
+    nar: &NewNar,
+    chunks: Vec<ManifestChunk>,
+) -> Result<(), StoreError> {
+    let record = payload::Manifest {
+        nar_hash: nar.nar_hash,
+        nar_size: nar.nar_size,
+        revision: nar.revision,
+        file_hash: nar.file_hash,
+        file_size: nar.file_size,
+        chunks,
+    };
+    group.shared.append(Kind::Manifest, &payload::encode(&record)?)?;
+    Ok(())
+}
+
+fn check_source(
+    connection: &Connection,
+    new: &NewPath,
+    source: &NarSource,
+) -> Result<(), StoreError> {
+    let expected = new.info.nar_hash;
+    let (found, size) = match source {
+        NarSource::Known(nar) => {
+            let nar = nars::by_id(connection, *nar)?.ok_or(StoreError::NoSuchNar(expected))?;
+            (nar.nar_hash, nar.nar_size)
+        }
+        NarSource::Ingested(finished) => (finished.nar_hash, finished.nar_size),
+    };
+    if found == expected && size == new.info.nar_size {
+        Ok(())
+    } else {
+        Err(StoreError::OtherNar { expected, found })
+    }
+}
+
+/// The NAR that was taken in; if the same one is here already, that one.
+fn nar_of(group: &Group<'_>, finished: FinishedNar) -> Result<NarId, StoreError> {
+    let known = nars::by_hash(group.tx, finished.nar_hash)?;
+    if let Some(known) = &known
+        && nars::is_sound(group.tx, known.id)?
+    {
+        return Ok(known.id);
+    }
+    check_chunks(group.tx, &finished)?;
+    let new = NewNar {
+        nar_hash: finished.nar_hash,
+        nar_size: finished.nar_size,
+        // A damaged one was cut in another way, or its chunks would have healed it.
+        revision: known.as_ref().map_or(FIRST_REVISION, |known| known.revision + 1),
+        file_hash: finished.file_hash,
+        file_size: finished.file_size,
+        chunks: numbers::encode(finished.numbers.iter().copied()),
+    };
+    let id = match known {
+        Some(known) => {
+            nars::update(group.tx, known.id, &new)?;
+            nars::set_damaged(group.tx, known.id, false)?;
+            known.id
+        }
+        None => nars::insert(group.tx, &new)?,
+    };
+    uploads::attach(group.tx, &finished.numbers)?;
+    append_manifest(group, &new, finished.chunks)?;
+    if let Some(listing) = finished.listing {
+        let record = payload::Listing {
+            nar_hash: new.nar_hash,
+            json_len: listing.json_len,
+            json_zstd: listing.json_zstd,
+        };
+        nars::set_listing(
+            group.tx,
+            id,
+            group.shared.append(Kind::Listing, &payload::encode(&record)?)?,
+        )?;
+    }
+    Ok(id)
+}
+
+/// The revision of a NAR's first encoding.
+const FIRST_REVISION: u32 = 1;
+
+/// Checks that every chunk of the NAR is in the index and none is recorded as damaged: what was
+/// promised to the ingest may have been lost since.
+fn check_chunks(connection: &Connection, finished: &FinishedNar) -> Result<(), StoreError> {
+    let mut count = 0;
+    for run in runs(&finished.numbers) {
+        let there: u64 = connection
+            .prepare_cached("SELECT count(*) FROM chunks WHERE number >= ? AND number < ?")?
+            .query_row(params![run.start, run.end], |row| row.get(0))?;
+        count += (run.end - run.start).saturating_sub(there);
+        count += damage::count_between(connection, run.start, run.end)?;
+    }
+    match count {
+        0 => Ok(()),
+        count => Err(StoreError::ChunksVanished { nar_hash: finished.nar_hash, count }),
+    }
+}
+
+fn merge_signatures(
+    group: &Group<'_>,
+    cache: CacheId,
+    hash: StorePathHash,
+    standing: &Standing,
+    signatures: &[Signature],
+) -> Result<usize, StoreError> {
+    let mut all = standing.signatures.clone();
+    for signature in signatures {
+        if !all.contains(signature) && all.len() < limits::SIGNATURES_MAX {
+            all.push(signature.clone());
+        }
+    }
+    let added = all.split_off(standing.signatures.len());
+    if added.is_empty() {
+        return Ok(0);
+    }
+    let count = added.len();
+    let record = payload::Signatures {
+        cache: caches::uuid(group.tx, cache)?,
+        path: hash,
+        signatures: added.clone(),
+    };
+    let all: Vec<_> = standing.signatures.iter().cloned().chain(added).collect();
+    paths::set_signatures(group.tx, cache, hash, &all)?;
+    group.shared.append(Kind::Signatures, &payload::encode(&record)?)?;
+    Ok(count)
+}
+
+fn append_path(
+    group: &Group<'_>,
+    uuid: [u8; 16],
+    new: &NewPath,
+    nar: &NarFile,
+    hidden: bool,
+) -> Result<(), StoreError> {
+    let record = payload::Path {
+        cache: uuid,
+        info: new.info.clone(),
+        nar_revision: nar.revision,
+        hidden,
+        pushed_at: new.pusher.at,
+        device_key: new.pusher.device_key,
+        device_signature: new.pusher.device_signature.to_vec(),
+    };
+    group.shared.append(Kind::Path, &payload::encode(&record)?)?;
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! Caches and their keys.
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+
+use crate::formats::CacheName;
+use crate::formats::signature::{PublicKey, SecretKey};
+use crate::store::UnixSeconds;
+use crate::store::error::StoreError;
+
+/// A cache, within this data folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheId(pub i64);
+
+/// Whose signatures the paths of a cache carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigningMode {
+    /// The box keeps the key and signs what it serves.
+    Managed,
+    /// Paths come signed by one of the registered keys.
+    SelfSigned,
+}
+
+/// A cache to be made.
+#[derive(Clone, Debug)]
+pub struct NewCache {
+    /// Its name, not yet taken.
+    pub name: CacheName,
+    /// Whether anybody may read it.
+    pub is_public: bool,
+    /// Whose signatures its paths carry.
+    pub signing: SigningMode,
+    /// What `nix-cache-info` says; the lower, the earlier Nix asks.
+    pub priority: u32,
+    /// Place in the list of caches that the root answers for; `None`: it is not in it.
+    pub root_position: Option<u32>,
+    /// A sentence for people.
+    pub description: String,
+    /// The first managed key; `None` for a self-signed cache.
+    pub key: Option<SecretKey>,
+    /// Keys registered for a self-signed cache.
+    pub public_keys: Vec<PublicKey>,
+    /// Now.
+    pub created_at: UnixSeconds,
+}
+
+/// A cache as it is.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Its number in this data folder.
+    pub id: CacheId,
+    /// Its identity for good, also in packs.
+    pub uuid: [u8; 16],
+    /// Its name.
+    pub name: CacheName,
+    /// Whether anybody may read it.
+    pub is_public: bool,
+    /// Whose signatures its paths carry.
+    pub signing: SigningMode,
+    /// What `nix-cache-info` says.
+    pub priority: u32,
+    /// Place in the list of caches that the root answers for; `None`: it is not in it.
+    pub root_position: Option<u32>,
+    /// A sentence for people.
+    pub description: String,
+    /// When it was made.
+    pub created_at: UnixSeconds,
+    /// Its managed keys, newest first.
+    pub keys: Vec<SecretKey>,
+    /// Registered public keys of a self-signed cache, in the order they came.
+    pub public_keys: Vec<PublicKey>,
+}
+
+const COLUMNS: &str = "id, uuid, name, is_public, self_signed, priority, root_position, \
+                       description, created_at";
+
+/// Writes a new cache with its keys.
+///
+/// # Errors
+///
+/// [`StoreError::CacheExists`] if the name is taken.
+pub(in crate::store) fn insert(
+    connection: &Connection,
+    uuid: [u8; 16],
+    new: &NewCache,
+) -> Result<CacheId, StoreError> {
+    let taken = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => StoreError::CacheExists(new.name.clone()),
+        _ => StoreError::Index(error),
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO caches (uuid, name, is_public, self_signed, priority, root_position,
+                                 description, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            uuid,
+            new.name.as_str(),
+            new.is_public,
+            new.signing == SigningMode::SelfSigned,
+            new.priority,
+            new.root_position,
+            new.description,
+            new.created_at,
+        ])
+        .map_err(taken)?;
+    let id = CacheId(connection.last_insert_rowid());
+    if let Some(key) = &new.key {
+        connection
+            .prepare_cached("INSERT INTO cache_keys (cache, secret) VALUES (?, ?)")?
+            .execute(params![id.0, key.to_secret_text()])?;
+    }
+    for key in &new.public_keys {
+        connection
+            .prepare_cached("INSERT INTO cache_public_keys (cache, key) VALUES (?, ?)")?
+            .execute(params![id.0, key.to_string()])?;
+    }
+    Ok(id)
+}
+
+/// All caches, by name.
+pub(in crate::store) fn all(connection: &Connection) -> Result<Vec<Cache>, StoreError> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM caches ORDER BY name"))?;
+    let mut rows = statement.query([])?;
+    let mut caches = Vec::new();
+    while let Some(row) = rows.next()? {
+        caches.push(from_row(connection, row)?);
+    }
+    Ok(caches)
+}
+
+/// One cache.
+pub(in crate::store) fn get(connection: &Connection, id: CacheId) -> Result<Cache, StoreError> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM caches WHERE id = ?"))?;
+    let mut rows = statement.query([id.0])?;
+    from_row(connection, rows.next()?.ok_or(StoreError::NoSuchCache)?)
+}
+
+/// The identity of a cache in packs.
+pub(in crate::store) fn uuid(connection: &Connection, id: CacheId) -> Result<[u8; 16], StoreError> {
+    connection
+        .prepare_cached("SELECT uuid FROM caches WHERE id = ?")?
+        .query_row([id.0], |row| row.get(0))
+        .optional()?
+        .ok_or(StoreError::NoSuchCache)
+}
+
+/// The cache with that identity.
+pub(in crate::store) fn by_uuid(
+    connection: &Connection,
+    uuid: [u8; 16],
+) -> Result<Option<CacheId>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT id FROM caches WHERE uuid = ?")?
+        .query_row([uuid], |row| row.get(0).map(CacheId))
+        .optional()?)
+}
+
+/// Brings the settings of a cache that is there to those of `new`; its keys stay.
+pub(in crate::store) fn update(
+    connection: &Connection,
+    id: CacheId,
+    new: &NewCache,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE OR IGNORE caches SET name = ?, is_public = ?, self_signed = ?, priority = ?,
+                    root_position = ?, description = ? WHERE id = ?",
+        )?
+        .execute(params![
+            new.name.as_str(),
+            new.is_public,
+            new.signing == SigningMode::SelfSigned,
+            new.priority,
+            new.root_position,
+            new.description,
+            id.0,
+        ])?;
+    Ok(())
+}
+
+/// Takes a cache away with all its paths.
+pub(in crate::store) fn delete(connection: &Connection, id: CacheId) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM waiting WHERE cache = ?",
+        "DELETE FROM paths WHERE cache = ?",
+        "DELETE FROM caches WHERE id = ?",
+    ] {
+        connection.prepare_cached(sql)?.execute([id.0])?;
+    }
+    Ok(())
+}
+
+fn from_row(connection: &Connection, row: &Row<'_>) -> Result<Cache, StoreError> {
+    let id: i64 = row.get(0)?;
+    let name: String = row.get(2)?;
+    let self_signed: bool = row.get(4)?;
+    let keys = texts(
+        connection,
+        "SELECT secret FROM cache_keys WHERE cache = ? ORDER BY number DESC",
+        id,
+    )?;
+    let public_keys =
+        texts(connection, "SELECT key FROM cache_public_keys WHERE cache = ? ORDER BY number", id)?;
+    Ok(Cache {
+        id: CacheId(id),
+        uuid: row.get(1)?,
+        name: name.parse().map_err(|_name| StoreError::BadRow("name of a cache"))?,
+        is_public: row.get(3)?,
+        signing: if self_signed { SigningMode::SelfSigned } else { SigningMode::Managed },
+        priority: row.get(5)?,
+        root_position: row.get(6)?,
+        description: row.get(7)?,
+        created_at: row.get(8)?,
+        keys: parsed(&keys, "secret key of a cache")?,
+        public_keys: parsed(&public_keys, "public key of a cache")?,
+    })
+}
+
+fn texts(connection: &Connection, sql: &str, id: i64) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let texts = statement.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(texts)
+}
+
+fn parsed<T: std::str::FromStr>(
+    texts: &[String],
+    what: &'static str,
+) -> Result<Vec<T>, StoreError> {
+    texts.iter().map(|text| text.parse().map_err(|_text| StoreError::BadRow(what))).collect()
+}

@@ -1,0 +1,153 @@
+//! Opening the store: from a folder to everything that runs.
+//!
+//! Order: lock and version; a rebuild that was cut off is finished; the index is opened and
+//! brought up with what lies behind its position in the packs; the appender goes on behind the
+//! last sound record; then readers, filter and writer start. NARs that a heal left stale are
+//! finished last.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use crate::store::assemble::{PREFETCHES_MAX, WINDOWS_READ_MAX};
+use crate::store::check::{CheckProgress, CheckReport};
+use crate::store::error::StoreError;
+use crate::store::filter::PathFilter;
+use crate::store::heal;
+use crate::store::index::chunks::ChunkIndex;
+use crate::store::index::db::{self, Readers};
+use crate::store::index::meta;
+use crate::store::index::paths;
+use crate::store::layout;
+use crate::store::layout::Folder;
+use crate::store::leases::Leases;
+use crate::store::options::StoreOptions;
+use crate::store::pack::{Appender, Disk, PackReader, Position, scan};
+use crate::store::pending::Pending;
+use crate::store::rebuild;
+use crate::store::replay::Replay;
+use crate::store::shared::{Inner, Shared};
+use crate::store::writer::Writer;
+
+/// What [`bring_up`] leaves.
+#[derive(Debug)]
+pub(in crate::store) struct BroughtUp {
+    pub(in crate::store) report: CheckReport,
+    uuid: [u8; 16],
+    end: Position,
+    index: ChunkIndex,
+}
+
+/// Opens everything. Blocking.
+pub(in crate::store) fn open(
+    options: &StoreOptions,
+    disk: Box<dyn Disk>,
+) -> Result<Inner, StoreError> {
+    let folder = Folder::open(&options.folder)?;
+    rebuild::finish(&folder)?;
+    let mut connection = db::open_writer(&folder.index())?;
+    let BroughtUp { report, uuid, end, index } = bring_up(&mut connection, &folder, &|_| ())?;
+    if report.records > 0 {
+        info!(records = report.records, "Brought the index up to the packs");
+    }
+    for lost in &report.damaged {
+        warn!("{lost}");
+    }
+    let appender = Appender::open(&folder.packs(), uuid, options.pack_bytes_max, end, disk)?;
+    let readers = Arc::new(Readers::open(&folder.index(), options.readers)?);
+    let next_number = next_number(&connection)?;
+    let shared = Arc::new(Shared {
+        packs: PackReader::new(&folder.packs()),
+        pending: Pending::new(next_number, appender.epoch()),
+        filter: PathFilter::load(&connection)?,
+        leases: Arc::new(Leases::default()),
+        chunks: index,
+        appender,
+        folder,
+    });
+    let inner = Inner {
+        writer: Writer::start(connection, Arc::clone(&shared))?,
+        readers,
+        shared,
+        compression_level: options.compression_level,
+        windows: Arc::new(Semaphore::new(WINDOWS_READ_MAX)),
+        prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
+    };
+    heal::refresh(&inner)?;
+    Ok(inner)
+}
+
+/// Brings the index on `connection` up to the end of the packs.
+pub(in crate::store) fn bring_up(
+    connection: &mut Connection,
+    folder: &Folder,
+    progress: &dyn Fn(CheckProgress),
+) -> Result<BroughtUp, StoreError> {
+    let folder = folder.packs();
+    let packs = scan::pack_numbers(&folder)?;
+    let uuid = identity(connection, &folder, &packs)?;
+    let position = meta::position(connection)?;
+    let next_number = next_number(connection)?;
+    let index = ChunkIndex::open(connection)?;
+    let mut replay = Replay::begin(connection, &index, next_number)?;
+    let mut end = position;
+    if cut_short(&folder, &packs, position)? {
+        replay.lost(format!("pack {} is not as long as the index knows it", position.pack));
+        // Its number is not used again: rows still point into it.
+        end = Position { pack: position.pack + 1, offset: 0 };
+    }
+    let from = end;
+    let behind: Vec<_> = packs.into_iter().filter(|pack| *pack >= from.pack).collect();
+    let mut seen = CheckProgress::default();
+    for pack in &behind {
+        seen.total_bytes += scan::pack_bytes(&folder, *pack)?;
+    }
+    for pack in behind {
+        let start = if pack == from.pack { from.offset } else { 0 };
+        let offset = scan::scan(&folder, pack, start, None, |found| {
+            progress(CheckProgress { done_bytes: seen.done_bytes + found.end(), ..seen });
+            replay.take(pack, &found)
+        })?;
+        seen.done_bytes += scan::pack_bytes(&folder, pack)?;
+        end = Position { pack, offset };
+    }
+    progress(seen);
+    let mut report = replay.end(end)?;
+    let (visible, hidden) = paths::count(connection)?;
+    report.paths = visible + hidden;
+    Ok(BroughtUp { report, uuid, end, index })
+}
+
+/// Whether bytes are gone that were in the index's packs when it was committed.
+fn cut_short(folder: &Path, packs: &[u32], position: Position) -> Result<bool, StoreError> {
+    Ok(match packs.binary_search(&position.pack) {
+        Ok(_there) => scan::pack_bytes(folder, position.pack)? < position.offset,
+        Err(_gone) => position.offset > 0,
+    })
+}
+
+/// The UUID of the store: the index's, else the packs', else a new one.
+fn identity(connection: &Connection, folder: &Path, packs: &[u32]) -> Result<[u8; 16], StoreError> {
+    if let Some(uuid) = meta::store_uuid(connection)? {
+        return Ok(uuid);
+    }
+    let mut found = None;
+    for pack in packs {
+        found = found.or(scan::store_uuid(folder, *pack)?);
+    }
+    let uuid = match found {
+        Some(uuid) => uuid,
+        None => layout::new_uuid()?,
+    };
+    meta::set_store_uuid(connection, uuid)?;
+    Ok(uuid)
+}
+
+/// The number that the next chunk gets.
+fn next_number(connection: &Connection) -> Result<u64, StoreError> {
+    let sql = "SELECT ifnull(max(number), 0) + 1 FROM chunks";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}

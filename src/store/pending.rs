@@ -1,0 +1,195 @@
+//! Chunks that were appended to a pack and are not yet in the index.
+//!
+//! All ingests share them, so two pushes of the same chunk append it once. A chunk is appended
+//! and entered here under one lock; so whoever holds the lock knows that every chunk before the
+//! end of the packs is either in the index or here.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::store::UnixSeconds;
+use crate::store::error::StoreError;
+use crate::store::index::chunks::ChunkRow;
+use crate::store::index::numbers::ChunkNumber;
+use crate::store::index::tokens::TokenId;
+use crate::store::pack::{Appender, Kind, Position};
+use crate::wire::message::ChunkId;
+
+/// The chunks, and the numbers that the next ones get.
+#[derive(Debug)]
+pub(in crate::store) struct Pending {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    chunks: HashMap<ChunkId, Entry>,
+    next_number: ChunkNumber,
+    /// The appender's epoch when this was last brought in line with it.
+    epoch: u64,
+    /// Grows whenever chunks leave, so that whoever looked into the index in between looks again.
+    departures: u64,
+    /// Stored bytes of chunks that no group has taken up yet.
+    fresh_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    row: ChunkRow,
+    token: TokenId,
+    at: UnixSeconds,
+    epoch: u64,
+    /// In the transaction of the group that is being committed.
+    taken_up: bool,
+}
+
+/// What a group takes up: everything that is pending, and the position that it reaches up to.
+#[derive(Debug)]
+pub(in crate::store) struct TakenUp {
+    pub(in crate::store) chunks: Vec<(ChunkRow, TokenId, UnixSeconds)>,
+    pub(in crate::store) position: Position,
+    pub(in crate::store) epoch: u64,
+}
+
+/// What came of an attempt to append.
+#[derive(Debug)]
+pub(in crate::store) enum AppendOutcome {
+    /// The chunk is stored under this row; `fresh_bytes` have gathered since the last group.
+    Stored { row: ChunkRow, fresh_bytes: u64 },
+    /// Somebody else has stored it, or may have: look again, here and in the index.
+    LookAgain,
+}
+
+impl Pending {
+    /// Starts empty.
+    pub(in crate::store) fn new(next_number: ChunkNumber, epoch: u64) -> Self {
+        let state =
+            State { chunks: HashMap::new(), next_number, epoch, departures: 0, fresh_bytes: 0 };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// The chunk and whose it is, if it is pending.
+    pub(in crate::store) fn find(
+        &self,
+        appender: &Appender,
+        id: ChunkId,
+    ) -> Option<(ChunkRow, TokenId)> {
+        let state = self.in_line_with(appender);
+        state.chunks.get(&id).map(|entry| (entry.row.clone(), entry.token))
+    }
+
+    /// A mark to give to [`append`](Self::append): take it before looking into the index.
+    pub(in crate::store) fn departures(&self) -> u64 {
+        self.lock().departures
+    }
+
+    /// Stores a chunk that is not in the index, unless it is pending already or chunks went into
+    /// the index since `departures`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Pack`] if the pack cannot be written.
+    pub(in crate::store) fn append(
+        &self,
+        appender: &Appender,
+        chunk: &NewChunk<'_>,
+        departures: u64,
+    ) -> Result<AppendOutcome, StoreError> {
+        let mut state = self.in_line_with(appender);
+        if state.chunks.contains_key(&chunk.id) || state.departures != departures {
+            return Ok(AppendOutcome::LookAgain);
+        }
+        let appended = appender.append(Kind::Chunk, chunk.id.0, chunk.raw_len, chunk.frame)?;
+        state.align(appender.epoch());
+        let row = ChunkRow {
+            number: state.next_number,
+            id: chunk.id,
+            location: appended.location,
+            raw_len: chunk.raw_len,
+            sum: appended.payload_sum,
+        };
+        state.next_number += 1;
+        state.fresh_bytes += u64::from(row.location.stored_len);
+        let entry = Entry {
+            row: row.clone(),
+            token: chunk.token,
+            at: chunk.at,
+            epoch: appended.epoch,
+            taken_up: false,
+        };
+        state.chunks.insert(chunk.id, entry);
+        Ok(AppendOutcome::Stored { row, fresh_bytes: state.fresh_bytes })
+    }
+
+    /// Takes up all chunks for one group commit. End it with [`settle`](Self::settle).
+    pub(in crate::store) fn take_up(&self, appender: &Appender) -> TakenUp {
+        let mut state = self.in_line_with(appender);
+        let mut chunks: Vec<_> = state
+            .chunks
+            .values_mut()
+            .map(|entry| {
+                entry.taken_up = true;
+                (entry.row.clone(), entry.token, entry.at)
+            })
+            .collect();
+        chunks.sort_unstable_by_key(|(row, ..)| row.number);
+        state.fresh_bytes = 0;
+        TakenUp { chunks, position: appender.position(), epoch: state.epoch }
+    }
+
+    /// Ends a group: what it took up is in the index, or (not `committed`) still pending, unless
+    /// its bytes were lost with a failed sync.
+    pub(in crate::store) fn settle(&self, appender: &Appender, committed: bool) {
+        let mut state = self.lock();
+        if committed {
+            state.chunks.retain(|_, entry| !entry.taken_up);
+        } else {
+            state.chunks.values_mut().for_each(|entry| entry.taken_up = false);
+        }
+        state.departures += 1;
+        if state.chunks.is_empty() {
+            state.chunks.shrink_to(CHUNKS_KEPT_ROOM_FOR);
+        }
+        state.align(appender.epoch());
+    }
+
+    /// Whether anything waits for a commit.
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.lock().chunks.is_empty()
+    }
+
+    fn in_line_with(&self, appender: &Appender) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        state.align(appender.epoch());
+        state
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Forgets chunks whose bytes a failed write or sync took with it. Those that a group has
+    /// taken up stay: the group finds out by itself.
+    fn align(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.departures += 1;
+            self.chunks.retain(|_, entry| entry.taken_up || entry.epoch == epoch);
+        }
+    }
+}
+
+/// Room that an empty table keeps, in chunks.
+const CHUNKS_KEPT_ROOM_FOR: usize = 1024;
+
+/// A chunk to be stored.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct NewChunk<'a> {
+    pub(in crate::store) id: ChunkId,
+    pub(in crate::store) raw_len: u32,
+    pub(in crate::store) frame: &'a [u8],
+    pub(in crate::store) token: TokenId,
+    pub(in crate::store) at: UnixSeconds,
+}

@@ -1,0 +1,123 @@
+//! Making the index anew from the packs.
+//!
+//! Order of effects: the new index grows beside the old one, is closed and synced, and gets a
+//! name that says it is whole; then the old one is put aside and the new one takes its place. A
+//! crash before that name leaves the old index untouched; one after it is carried on by the next
+//! start. Keys, tokens and the settings of caches, which are not in packs, are carried over from
+//! the old index as far as it can be read.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, Transaction};
+use tracing::warn;
+
+use crate::store::check::{CheckProgress, CheckReport};
+use crate::store::error::StoreError;
+use crate::store::index::db;
+use crate::store::layout;
+use crate::store::layout::Folder;
+use crate::store::open;
+use crate::store::options::StoreOptions;
+
+/// Throws the index away and makes it anew from all packs; `progress` is called now and then.
+/// The old index stays in the folder as `larder.db.before-rebuild`. Blocking.
+///
+/// # Errors
+///
+/// [`StoreError::Locked`] while a larder has the folder open, and whatever keeps files from being
+/// read or written. Damage is no error but in the report.
+pub fn rebuild_index(
+    options: StoreOptions,
+    progress: &dyn Fn(CheckProgress),
+) -> Result<CheckReport, StoreError> {
+    let folder = Folder::open(&options.folder)?;
+    finish(&folder)?;
+    let growing = folder.index_rebuilding();
+    remove(&growing)?;
+    remove(&folder.index_before_rebuild())?;
+    let report = {
+        let mut connection = db::open_writer(&growing)?;
+        let tx = connection.transaction()?;
+        if let Err(error) = carry_over(&tx, &folder.index()) {
+            warn!(error = %error, "The old index cannot be read; keys and tokens must come from the backup");
+        }
+        tx.commit()?;
+        let report = open::bring_up(&mut connection, &folder, progress)?.report;
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        report
+    };
+    rename(&growing, &folder.index_rebuilt())?;
+    layout::sync_folder(folder.root())?;
+    finish(&folder)?;
+    Ok(report)
+}
+
+/// Puts a rebuilt index that is whole in the place of the old one.
+pub(in crate::store) fn finish(folder: &Folder) -> Result<(), StoreError> {
+    let rebuilt = folder.index_rebuilt();
+    if !rebuilt.try_exists().map_err(StoreError::file("look at", &rebuilt))? {
+        return Ok(());
+    }
+    let (index, aside) = (folder.index(), folder.index_before_rebuild());
+    for end in ["-wal", "-shm", ""] {
+        let from = beside(&index, end);
+        if from.try_exists().map_err(StoreError::file("look at", &from))? {
+            rename(&from, &beside(&aside, end))?;
+        }
+    }
+    rename(&rebuilt, &index)?;
+    layout::sync_folder(folder.root())
+}
+
+/// Copies what is in no pack: caches with their keys, tokens and their grants.
+fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<(), StoreError> {
+    if !old.try_exists().map_err(StoreError::file("look at", old))? {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let old = Connection::open_with_flags(old, flags)?;
+    for (table, columns) in [
+        ("caches", 9),
+        ("cache_keys", 3),
+        ("cache_public_keys", 3),
+        ("tokens", 8),
+        ("token_grants", 3),
+    ] {
+        let places = vec!["?"; columns].join(", ");
+        let mut insert = tx.prepare(&format!("INSERT INTO {table} VALUES ({places})"))?;
+        let mut select = old.prepare(&format!("SELECT * FROM {table}"))?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..columns)
+                .map(|column| row.get::<_, rusqlite::types::Value>(column))
+                .collect::<Result<Vec<_>, _>>()?;
+            insert.execute(rusqlite::params_from_iter(values))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(index: &Path) -> Result<(), StoreError> {
+    ["-wal", "-shm", ""].iter().try_for_each(|end| remove_one(&beside(index, end)))
+}
+
+fn remove_one(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::file("remove", path)(error))
+        }
+        _gone => Ok(()),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(StoreError::file("rename", from))
+}
+
+fn beside(index: &Path, end: &str) -> PathBuf {
+    let mut name = index.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}

@@ -1,0 +1,64 @@
+//! What is in the store, in numbers.
+
+use std::fs;
+
+use rusqlite::Connection;
+
+use crate::store::error::StoreError;
+use crate::store::index::paths;
+use crate::store::shared::Inner;
+
+/// What is in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Paths that are served, counted in each cache.
+    pub paths_visible: u64,
+    /// Paths that wait for their references.
+    pub paths_hidden: u64,
+    /// NARs, each counted once.
+    pub nars: u64,
+    /// Bytes of these NARs, uncompressed.
+    pub nar_bytes: u64,
+    /// Chunks in the index.
+    pub chunks: u64,
+    /// Chunks that are promised to pushes under way.
+    pub chunks_leased: u64,
+    /// Chunks that are damaged on disk.
+    pub damaged_chunks: u64,
+    /// Pack files.
+    pub pack_files: u64,
+    /// Bytes of these files.
+    pub pack_bytes: u64,
+}
+
+/// Counts. Blocking; reads the folder of the packs and some index pages.
+pub(in crate::store) fn read(inner: &Inner) -> Result<StoreStats, StoreError> {
+    let mut stats = inner.readers.read(count)?;
+    stats.chunks_leased = u64::try_from(inner.shared.leases.count()).unwrap_or(u64::MAX);
+    let folder = inner.shared.folder.packs();
+    for entry in fs::read_dir(&folder).map_err(StoreError::file("list", &folder))? {
+        let entry = entry.map_err(StoreError::file("list", &folder))?;
+        let found = entry.metadata().map_err(StoreError::file("look at", &entry.path()))?;
+        stats.pack_files += 1;
+        stats.pack_bytes += found.len();
+    }
+    Ok(stats)
+}
+
+fn count(connection: &Connection) -> Result<StoreStats, StoreError> {
+    let (paths_visible, paths_hidden) = paths::count(connection)?;
+    let (nars, nar_bytes) =
+        connection.query_row("SELECT count(*), ifnull(sum(nar_size), 0) FROM nars", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get(0));
+    Ok(StoreStats {
+        paths_visible,
+        paths_hidden,
+        nars,
+        nar_bytes,
+        chunks: number("SELECT count(*) FROM chunks")?,
+        damaged_chunks: number("SELECT count(*) FROM damage")?,
+        ..StoreStats::default()
+    })
+}

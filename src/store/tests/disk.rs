@@ -1,0 +1,142 @@
+//! Disks that fail: nothing is acknowledged that is not safe, nothing acknowledged is lost.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{REAL, TOKEN, TestNar, TestStore};
+use crate::store::pack::Disk;
+use crate::store::{CommitOutcome, IngestError, NarSource, StoreError};
+
+/// A disk whose writes or syncs fail for as long as it is told to.
+#[derive(Clone, Debug, Default)]
+struct Failing {
+    writes: Arc<AtomicU32>,
+    syncs: Arc<AtomicU32>,
+}
+
+impl Failing {
+    fn fails(times: &AtomicU32) -> io::Result<()> {
+        let less = times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        less.map_or(Ok(()), |_times| Err(io::Error::other("told to fail")))
+    }
+}
+
+impl Disk for Failing {
+    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if Self::fails(&self.writes).is_err() {
+            // A disk that is full writes a part.
+            REAL.write(file, &bytes[..bytes.len() / 2], offset)?;
+            return Err(io::Error::other("told to fail"));
+        }
+        REAL.write(file, bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        Self::fails(&self.syncs)?;
+        REAL.sync(file)
+    }
+}
+
+#[tokio::test]
+async fn a_push_whose_sync_fails_is_not_acknowledged_and_can_be_done_again() {
+    let disk = Failing::default();
+    let test = TestStore::on(disk.clone()).await;
+    let (kept, lost) = (TestNar::random(1, 400_000), TestNar::random(2, 400_000));
+    let (first, second) = (test.path(&kept, "kept", &[]), test.path(&lost, "lost", &[]));
+    test.push(&kept, &first).await;
+
+    let finished = test.ingest(&lost, TOKEN).await.unwrap();
+    disk.syncs.store(1, Ordering::SeqCst);
+    let source = NarSource::Ingested(finished);
+    let error = test.store.commit_path(second.clone(), source).await.unwrap_err();
+
+    assert!(matches!(error, StoreError::CommitFailed(_)) && error.is_transient(), "{error:?}");
+    assert!(test.store.path(test.cache, second.info.store_path.hash()).await.unwrap().is_none());
+    test.assert_served(&kept, &first).await;
+    assert_eq!(test.wanted(&lost, TOKEN).await, lost.chunks.len(), "nothing is promised");
+    assert_eq!(test.push(&lost, &second).await, CommitOutcome::Stored);
+    let cut = test.after_power_cut().await;
+    cut.assert_served(&kept, &first).await;
+    cut.assert_served(&lost, &second).await;
+}
+
+#[tokio::test]
+async fn chunks_lost_with_a_sync_are_noticed_by_the_commit_that_counts_on_them() {
+    let disk = Failing::default();
+    let test = TestStore::on(disk.clone()).await;
+    let (nar, other) = (TestNar::random(3, 400_000), TestNar::random(4, 100));
+    let path = test.path(&nar, "promised", &[]);
+    let finished = test.ingest(&nar, TOKEN).await.unwrap();
+
+    // Somebody else's commit fails and takes the unsynced chunks with it.
+    disk.syncs.store(1, Ordering::SeqCst);
+    let theirs = NarSource::Ingested(test.ingest(&other, TOKEN).await.unwrap());
+    let their_path = test.path(&other, "theirs", &[]);
+    test.store.commit_path(their_path, theirs).await.unwrap_err();
+    let source = NarSource::Ingested(finished);
+    let error = test.store.commit_path(path.clone(), source).await.unwrap_err();
+
+    assert!(
+        matches!(error, StoreError::ChunksVanished { count, .. } if count > 0)
+            && error.is_transient(),
+        "{error:?}"
+    );
+    assert_eq!(test.push(&nar, &path).await, CommitOutcome::Stored);
+    test.after_power_cut().await.assert_served(&nar, &path).await;
+}
+
+#[tokio::test]
+async fn a_write_that_fails_half_way_costs_that_push_alone() {
+    let disk = Failing::default();
+    let test = TestStore::on(disk.clone()).await;
+    let (kept, nar) = (TestNar::random(5, 200_000), TestNar::random(6, 400_000));
+    let (first, second) = (test.path(&kept, "kept", &[]), test.path(&nar, "again", &[]));
+    test.push(&kept, &first).await;
+
+    disk.writes.store(1, Ordering::SeqCst);
+    let error = test.ingest(&nar, TOKEN).await.unwrap_err();
+
+    assert!(matches!(error, IngestError::Store(StoreError::Pack(_))), "{error:?}");
+    assert_eq!(test.push(&nar, &second).await, CommitOutcome::Stored);
+    for test in [test.after_power_cut().await, test] {
+        test.assert_served(&kept, &first).await;
+        test.assert_served(&nar, &second).await;
+    }
+}
+
+#[tokio::test]
+async fn failures_at_any_write_or_sync_lose_nothing_that_was_acknowledged() {
+    for fail_at in 0..30_u32 {
+        let disk = Failing::default();
+        let test = TestStore::on(disk.clone()).await;
+        let mut acknowledged = Vec::new();
+        for number in 0..8_u8 {
+            // Every push tries again until it is through, as a client does.
+            let nar = TestNar::random(number, 150_000);
+            let path = test.path(&nar, &format!("p{number}"), &[]);
+            match fail_at % 2 {
+                0 if u32::from(number) == fail_at / 4 => disk.syncs.store(2, Ordering::SeqCst),
+                1 if u32::from(number) == fail_at / 4 => disk.writes.store(2, Ordering::SeqCst),
+                _ => {}
+            }
+            let mut tries = 0;
+            while !try_push(&test, &nar, &path).await {
+                tries += 1;
+                assert!(tries < 10);
+            }
+            acknowledged.push((nar, path));
+        }
+        let cut = test.after_power_cut().await;
+        for (nar, path) in &acknowledged {
+            test.assert_served(nar, path).await;
+            cut.assert_served(nar, path).await;
+        }
+    }
+}
+
+async fn try_push(test: &TestStore, nar: &TestNar, path: &crate::store::NewPath) -> bool {
+    let Ok(finished) = test.ingest(nar, TOKEN).await else { return false };
+    test.store.commit_path(path.clone(), NarSource::Ingested(finished)).await.is_ok()
+}
