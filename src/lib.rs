@@ -6,3 +6,4 @@
 pub mod formats;
 pub mod wire;
 pub mod store;
+pub mod services;

@@ -1,0 +1,89 @@
+//! What a client hears of a push that was not taken.
+
+use tracing::error;
+
+use crate::services::chain::Chain;
+use crate::services::publish::PublishError;
+use crate::store::{IngestError, StoreError};
+use crate::wire::{Refusal, RefusalCode};
+
+impl From<PublishError> for Refusal {
+    /// A failure of the store is logged here; the client hears no more than that there was one.
+    fn from(error: PublishError) -> Self {
+        let code = match &error {
+            PublishError::NoSuchCache(_) => RefusalCode::NoSuchCache,
+            PublishError::Forbidden { .. } => RefusalCode::Forbidden,
+            PublishError::BadFacts(_)
+            | PublishError::FramesMissing
+            | PublishError::FramesUnasked => RefusalCode::BadRequest,
+            PublishError::BadSignature => RefusalCode::BadSignature,
+            PublishError::ShuttingDown => RefusalCode::ShuttingDown,
+            PublishError::Ingest(IngestError::Store(cause)) | PublishError::Store(cause) => {
+                return of_store(cause);
+            }
+            PublishError::Ingest(cause) => {
+                return Self::new(of_ingest(cause), Chain(cause).to_string());
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+fn of_ingest(error: &IngestError) -> RefusalCode {
+    match error {
+        IngestError::Nar(_) => RefusalCode::BadNar,
+        IngestError::WrongHash { .. } => RefusalCode::WrongNarHash,
+        IngestError::WrongSize { .. } => RefusalCode::WrongNarSize,
+        IngestError::BadFrame { .. } => RefusalCode::BadFrame,
+        IngestError::WrongChunk { .. } => RefusalCode::WrongChunk,
+        IngestError::NotLookedUp { .. } | IngestError::ChunkLength { .. } => {
+            RefusalCode::BadRequest
+        }
+        IngestError::TooManyChunks => RefusalCode::TooLarge,
+        IngestError::Store(_) => RefusalCode::Internal,
+    }
+}
+
+fn of_store(error: &StoreError) -> Refusal {
+    if let StoreError::Closed = error {
+        return Refusal::new(RefusalCode::ShuttingDown, "the box is shutting down");
+    }
+    if error.is_transient() {
+        return Refusal::new(
+            RefusalCode::Busy,
+            "some of what the box had promised to have is gone; push again",
+        );
+    }
+    error!(error = %Chain(error), "The store failed during a push");
+    Refusal::new(RefusalCode::Internal, "the box's store failed; its log says how")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::Sha256Hash;
+
+    #[test]
+    fn a_client_hears_a_code_and_what_happened() {
+        let (expected, found) = (Sha256Hash::of(b"a"), Sha256Hash::of(b"b"));
+        let wrong = PublishError::Ingest(IngestError::WrongHash { expected, found });
+        let refusal = Refusal::from(wrong);
+        assert_eq!(refusal.code, RefusalCode::WrongNarHash);
+        assert!(refusal.sentence.contains(&found.to_string()), "{refusal}");
+
+        let cache = "main".parse().unwrap();
+        let refusal = Refusal::from(PublishError::Forbidden { cache, wanted: "push to" });
+        assert_eq!(refusal.code, RefusalCode::Forbidden);
+        assert!(refusal.sentence.contains("'main'"), "{refusal}");
+    }
+
+    #[test]
+    fn chunks_that_vanished_are_worth_another_try() {
+        let vanished = StoreError::ChunksVanished { nar_hash: Sha256Hash::of(b"a"), count: 1 };
+        assert_eq!(Refusal::from(PublishError::Store(vanished)).code, RefusalCode::Busy);
+        assert_eq!(
+            Refusal::from(PublishError::Store(StoreError::Closed)).code,
+            RefusalCode::ShuttingDown
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! One path on its way in: the asynchronous face of `store::Ingest`.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+use crate::services::clock;
+use crate::services::metrics::{Metrics, PushEnd};
+use crate::services::publish::{Inner, PublishError};
+use crate::store::{Added, Cache, FinishedNar, Ingest, NarSource, NewPath, StoreError};
+use crate::wire::message::{ChunkRef, PushOutcome};
+
+/// One path on its way in.
+///
+/// Hashing, decompression and writing happen on blocking threads, at most one for each core at a
+/// time. Whoever drops it, or a future of it, leaves nothing behind but chunks that count for
+/// nothing until their owner pushes again.
+#[derive(Debug)]
+pub struct Upload {
+    inner: Arc<Inner>,
+    cache: Arc<Cache>,
+    path: Box<NewPath>,
+    /// Not there while a blocking thread has it, and after that was given up or has failed.
+    intake: Option<Box<Intake>>,
+    under_way: UnderWay,
+}
+
+/// Counts a push that is neither done nor refused as broken off.
+#[derive(Debug)]
+struct UnderWay {
+    metrics: Arc<Metrics>,
+    is_settled: bool,
+}
+
+impl UnderWay {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.pushes_under_way.inc();
+        Self { metrics: Arc::clone(metrics), is_settled: false }
+    }
+
+    fn refuse(&mut self) {
+        if !self.is_settled {
+            self.is_settled = true;
+            self.metrics.push(PushEnd::Refused);
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.metrics.pushes_under_way.dec();
+        if !self.is_settled {
+            self.metrics.push(PushEnd::BrokenOff);
+        }
+    }
+}
+
+impl Upload {
+    pub(super) fn new(inner: Arc<Inner>, cache: Arc<Cache>, path: NewPath) -> Self {
+        let (hash, size) = (path.info.nar_hash, path.info.nar_size);
+        let ingest = inner.store.begin_ingest(hash, size, path.pusher.token, clock::now());
+        let under_way = UnderWay::new(&inner.metrics);
+        let intake = Some(Box::new(Intake { ingest, batches: VecDeque::new() }));
+        Self { inner, cache, path: Box::new(path), intake, under_way }
+    }
+
+    /// Starts the next batch of the NAR, in its order; places in it of the chunks that must be
+    /// sent, ascending. Earlier batches may still be open.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; the upload is over then.
+    pub async fn batch(&mut self, chunks: Vec<ChunkRef>) -> Result<Vec<usize>, PublishError> {
+        self.on_blocking_thread(move |intake| intake.start(chunks)).await
+    }
+
+    /// Takes frames of the oldest open batch, with their places in it: as many of those that were
+    /// asked for as have come. An empty list says that all have come, and ends the batch, unless
+    /// something is asked for again.
+    ///
+    /// Gives the places of chunks that the box believed to have and cannot read: they must be
+    /// sent after all. That also heals the box.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; the upload is over then.
+    pub async fn frames(
+        &mut self,
+        frames: Vec<(usize, Bytes)>,
+    ) -> Result<Vec<usize>, PublishError> {
+        self.inner.metrics.push_received(frames.iter().map(|(_, frame)| frame.len()).sum());
+        let again = self.on_blocking_thread(move |intake| intake.take(frames)).await?;
+        if !again.is_empty() {
+            // Damage was found: narinfos that name the NARs it is in must not be served now, nor,
+            // once it is healed, with a revision that may have changed.
+            self.inner.narinfos.forget_all();
+        }
+        Ok(again)
+    }
+
+    /// Verifies the NAR as a whole and commits the path; returns when that is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing is visible then. Where chunks vanished meanwhile, pushing again
+    /// sends them.
+    pub async fn finish(mut self) -> Result<PushOutcome, PublishError> {
+        let finished = self.finished_nar().await?;
+        let source = NarSource::Ingested(finished);
+        match self.inner.store.commit_path(NewPath::clone(&self.path), source).await {
+            Ok(outcome) => {
+                self.under_way.is_settled = true;
+                Ok(self.inner.settled(&self.cache, &self.path, outcome))
+            }
+            Err(error) => {
+                self.under_way.refuse();
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn finished_nar(&mut self) -> Result<FinishedNar, PublishError> {
+        let Some(intake) = self.intake.take() else { return Err(PublishError::FramesUnasked) };
+        let core = Arc::clone(&self.inner.cores).acquire_owned().await;
+        let core = core.map_err(|_closed| PublishError::ShuttingDown)?;
+        let finished = spawn_blocking(move || {
+            let _until_done = core;
+            intake.finish()
+        });
+        let finished = finished.await.map_err(StoreError::from)?;
+        finished.inspect_err(|_error| self.under_way.refuse())
+    }
+
+    async fn on_blocking_thread(
+        &mut self,
+        work: impl FnOnce(&mut Intake) -> Result<Vec<usize>, PublishError> + Send + 'static,
+    ) -> Result<Vec<usize>, PublishError> {
+        let core = Arc::clone(&self.inner.cores).acquire_owned().await;
+        let core = core.map_err(|_closed| PublishError::ShuttingDown)?;
+        let Some(mut intake) = self.intake.take() else { return Err(PublishError::FramesUnasked) };
+        let worked = spawn_blocking(move || {
+            let _until_done = core;
+            let places = work(&mut intake);
+            (intake, places)
+        });
+        let (intake, places) = worked.await.map_err(StoreError::from)?;
+        match places {
+            Ok(places) => {
+                self.intake = Some(intake);
+                Ok(places)
+            }
+            Err(error) => {
+                self.under_way.refuse();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Chunks between the client and the store, which wants them in the order of the NAR. Blocking.
+#[derive(Debug)]
+struct Intake {
+    ingest: Ingest,
+    /// Batches that are not at their end, oldest first.
+    batches: VecDeque<Batch>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    chunks: Vec<ChunkRef>,
+    /// Places of the chunks that were asked for.
+    asked: BTreeSet<usize>,
+    /// Frames that have come and whose turn has not.
+    frames: HashMap<usize, Bytes>,
+    /// The place of the next chunk for the store.
+    next: usize,
+}
+
+impl Intake {
+    fn start(&mut self, chunks: Vec<ChunkRef>) -> Result<Vec<usize>, PublishError> {
+        let wanted = self.ingest.look_up(&chunks)?;
+        let asked = wanted.iter().copied().collect();
+        self.batches.push_back(Batch { chunks, asked, frames: HashMap::new(), next: 0 });
+        Ok(wanted)
+    }
+
+    fn take(&mut self, frames: Vec<(usize, Bytes)>) -> Result<Vec<usize>, PublishError> {
+        let all_have_come = frames.is_empty();
+        let batch = self.batches.front_mut().ok_or(PublishError::FramesUnasked)?;
+        for (place, frame) in frames {
+            let was_there = batch.frames.insert(place, frame).is_some();
+            if was_there || place < batch.next || !batch.asked.contains(&place) {
+                return Err(PublishError::FramesUnasked);
+            }
+        }
+        while let Some(chunk) = batch.chunks.get(batch.next) {
+            let frame = match batch.asked.contains(&batch.next) {
+                false => None,
+                true => match batch.frames.remove(&batch.next) {
+                    Some(frame) => Some(frame),
+                    None if all_have_come => return Err(PublishError::FramesMissing),
+                    None => return Ok(Vec::new()),
+                },
+            };
+            match self.ingest.add(*chunk, frame.as_deref())? {
+                Added::Taken => batch.next += 1,
+                Added::Resend => {
+                    batch.asked.insert(batch.next);
+                    return Ok(vec![batch.next]);
+                }
+            }
+        }
+        if all_have_come {
+            self.batches.pop_front();
+        }
+        Ok(Vec::new())
+    }
+
+    fn finish(self: Box<Self>) -> Result<FinishedNar, PublishError> {
+        if self.batches.is_empty() {
+            Ok(self.ingest.finish()?)
+        } else {
+            Err(PublishError::FramesMissing)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How the box is: what `larder status` shows.
+
+use std::sync::Arc;
+
+use crate::formats::BoxName;
+use crate::services::caches::Caches;
+use crate::services::clock;
+use crate::services::metrics::Metrics;
+use crate::store::{Cache, Store, StoreError, StoreStats, UnixSeconds};
+use crate::wire::DeviceId;
+
+/// A cache with what is in it.
+#[derive(Clone, Debug)]
+pub struct CacheStatus {
+    /// The cache.
+    pub cache: Arc<Cache>,
+    /// Paths that are served.
+    pub paths_visible: u64,
+    /// Paths that wait for references.
+    pub paths_hidden: u64,
+}
+
+/// How the box is.
+#[derive(Clone, Debug)]
+pub struct StatusReport {
+    /// The program's version.
+    pub version: &'static str,
+    /// What the box calls itself.
+    pub box_name: BoxName,
+    /// Who it is.
+    pub device_id: DeviceId,
+    /// When it started.
+    pub started_at: UnixSeconds,
+    /// The box's clock.
+    pub now: UnixSeconds,
+    /// All caches, by name.
+    pub caches: Vec<CacheStatus>,
+    /// What is in the store.
+    pub store: StoreStats,
+}
+
+/// Knows how the box is.
+#[derive(Clone, Debug)]
+pub struct Status(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    box_name: BoxName,
+    device_id: DeviceId,
+    caches: Caches,
+    metrics: Arc<Metrics>,
+    started_at: UnixSeconds,
+}
+
+impl Status {
+    pub(super) fn new(
+        store: Store,
+        box_name: BoxName,
+        device_id: DeviceId,
+        caches: Caches,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let started_at = clock::now();
+        Self(Arc::new(Inner { store, box_name, device_id, caches, metrics, started_at }))
+    }
+
+    /// What the box calls itself.
+    #[must_use]
+    pub fn box_name(&self) -> &BoxName {
+        &self.0.box_name
+    }
+
+    /// Asks everybody. Counts rows, so its cost grows with the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn report(&self) -> Result<StatusReport, StoreError> {
+        let mut caches = Vec::new();
+        for cache in self.0.caches.all() {
+            caches.push(self.cache(cache).await?);
+        }
+        Ok(StatusReport {
+            version: env!("CARGO_PKG_VERSION"),
+            box_name: self.0.box_name.clone(),
+            device_id: self.0.device_id,
+            started_at: self.0.started_at,
+            now: clock::now(),
+            caches,
+            store: self.count_store().await?,
+        })
+    }
+
+    /// One cache with what is in it. Counts rows.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the index cannot be read.
+    pub async fn cache(&self, cache: Arc<Cache>) -> Result<CacheStatus, StoreError> {
+        let (paths_visible, paths_hidden) = self.0.store.count_paths(cache.id).await?;
+        Ok(CacheStatus { cache, paths_visible, paths_hidden })
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it does not.
+    pub async fn check_ready(&self) -> Result<(), StoreError> {
+        self.0.store.caches().await.map(drop)
+    }
+
+    /// Counts what is in the store, for the metrics too.
+    pub(super) async fn count_store(&self) -> Result<StoreStats, StoreError> {
+        let stats = self.0.store.stats().await?;
+        self.0.metrics.note_store(&stats);
+        Ok(stats)
+    }
+}

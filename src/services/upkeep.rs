@@ -1,0 +1,42 @@
+//! What the box does by itself while it runs.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::services::Services;
+use crate::services::chain::Chain;
+
+/// How long it takes until a token's last use is written down: one commit in that time at most.
+const LAST_USES_EVERY: Duration = Duration::from_secs(20);
+/// How old the numbers of the store in the metrics may be.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes down last uses of tokens, counts what is in the store for the metrics, and runs the
+/// checks that are asked for, until `stop` fires. An error ends none of it.
+pub async fn run(services: Services, stop: CancellationToken) {
+    let mut last_uses = interval(LAST_USES_EVERY);
+    let mut count = interval(COUNT_EVERY);
+    last_uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let beside = async {
+        loop {
+            tokio::select! {
+                _ = last_uses.tick() => services.auth.write_last_uses().await,
+                _ = count.tick() => {
+                    if let Err(error) = services.status.count_store().await {
+                        warn!(error = %Chain(&error), "Cannot count what is in the store");
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = beside => {}
+        () = services.checks.run() => {}
+    }
+    services.auth.write_last_uses().await;
+}
