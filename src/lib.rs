@@ -7,3 +7,4 @@ pub mod formats;
 pub mod wire;
 pub mod store;
 pub mod services;
+pub mod transports;

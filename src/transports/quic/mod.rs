@@ -1,1 +1,21 @@
-//! The push protocol over QUIC.
+//! The push protocol over QUIC: the box's [`QuicServer`] and the client's [`BoxConnection`].
+//!
+//! These files move bytes and time; what is said when is decided by `wire`.
+
+mod client;
+mod connect;
+mod endpoint;
+pub mod identity;
+mod receive;
+mod send;
+mod session;
+mod stream;
+mod transport;
+
+pub use client::{BoxConnection, RequestError};
+pub use connect::{ConnectError, ConnectOptions};
+pub use endpoint::{QuicError, QuicServer};
+pub use identity::{Identity, IdentityError};
+pub use send::{ChunkSource, SourceError};
+pub use session::{AdminHandler, QuicParts};
+pub use stream::StreamError;

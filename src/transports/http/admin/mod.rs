@@ -1,0 +1,107 @@
+//! The administrative API, `/api/larder/v1`: docs/admin-api.md describes it.
+//!
+//! One router; over HTTP a guard stands before it, and over QUIC, where the token was checked
+//! already, it is called as a function.
+
+mod caches;
+mod check;
+mod guard;
+mod input;
+mod problem;
+mod status;
+mod tokens;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{delete, get};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tower::ServiceExt;
+
+use crate::formats::limits::{ADMIN_BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::services::{Caller, Services};
+use crate::transports::http::admin::problem::Problem;
+use crate::wire::message::{AdminRequest, AdminResponse};
+
+/// Where the API is.
+pub(super) const PREFIX: &str = "/api/larder/v1";
+
+/// Answers an administrative request of somebody whose token has been checked.
+pub type AdminFunction =
+    Arc<dyn Fn(AdminRequest, Caller) -> BoxFuture<'static, AdminResponse> + Send + Sync>;
+
+/// The API without [`PREFIX`]. Who asks must be known: see [`guard`].
+fn router() -> Router<Arc<Services>> {
+    Router::new()
+        .route("/caches", get(caches::list).post(caches::create))
+        .route("/caches/{name}", get(caches::show))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/status", get(status::show))
+        .route("/check", get(check::show).post(check::start))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .fallback(problem::no_such_thing)
+        .layer(from_fn(guard::require_personal))
+}
+
+/// The API for HTTP: to this machine alone, with a token in each request.
+pub(super) fn router_for_http(services: &Arc<Services>) -> Router<Arc<Services>> {
+    router().layer(from_fn_with_state(Arc::clone(services), guard::admit))
+}
+
+/// The API as a function, for QUIC.
+#[must_use]
+pub fn admin_handler(services: Services) -> AdminFunction {
+    let services = Arc::new(services);
+    let router: Router = Router::new().nest(PREFIX, router()).with_state(services);
+    Arc::new(move |request, caller| call(router.clone(), request, caller).boxed())
+}
+
+async fn call(router: Router, request: AdminRequest, caller: Caller) -> AdminResponse {
+    let answered = match request_of(request, caller) {
+        // The router answers everything; it has no way to fail.
+        Ok(request) => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
+        Err(problem) => problem.into(),
+    };
+    response_of(answered).await
+}
+
+fn request_of(asked: AdminRequest, caller: Caller) -> Result<Request, Problem> {
+    let malformed = |what: &dyn fmt::Display| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the request is malformed: {what}"))
+    };
+    let method = Method::try_from(asked.method.as_str()).map_err(|error| malformed(&error))?;
+    let uri = Uri::try_from(asked.path).map_err(|error| malformed(&error))?;
+    if asked.body.len() > ADMIN_BODY_BYTES_MAX {
+        return Err(Problem::too_large());
+    }
+    let mut request = Request::new(Body::from(asked.body));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    request.extensions_mut().insert(caller);
+    Ok(request)
+}
+
+async fn response_of(response: Response) -> AdminResponse {
+    let status = response.status().as_u16();
+    // Less than a message, for the status and the message's own bytes.
+    let body = to_bytes(response.into_body(), MESSAGE_BYTES_MAX - 1024).await;
+    body.map_or_else(
+        |_too_long| {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            let sentence = "the answer is longer than a message may be";
+            AdminResponse {
+                status: status.as_u16(),
+                body: Problem::new(status, sentence).to_json(),
+            }
+        },
+        |body| AdminResponse { status, body: body.into() },
+    )
+}

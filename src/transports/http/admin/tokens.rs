@@ -1,0 +1,161 @@
+//! `tokens`
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::formats::CacheName;
+use crate::services::{Caches, CreateTokenError, Right, Token, TokenId, TokenRequest};
+use crate::transports::http::admin::caches::parse_name;
+use crate::transports::http::admin::input::Input;
+use crate::transports::http::admin::problem::Problem;
+use crate::transports::http::router::SharedServices;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewTokenBody {
+    #[serde(default)]
+    label: String,
+    expires_in_seconds: Option<u64>,
+    caches: Option<Vec<NewGrantBody>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewGrantBody {
+    cache: String,
+    right: RightBody,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RightBody {
+    Read,
+    Write,
+    ReadWrite,
+}
+
+#[derive(Debug, Serialize)]
+struct GrantBody {
+    cache: CacheName,
+    right: RightBody,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TokenBody {
+    id: i64,
+    label: String,
+    personal: bool,
+    caches: Vec<GrantBody>,
+    created_at: u64,
+    expires_at: Option<u64>,
+    last_used_at: Option<u64>,
+    revoked_at: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TokensBody {
+    tokens: Vec<TokenBody>,
+}
+
+/// The only place where a secret is shown.
+#[derive(Serialize)]
+pub(super) struct MadeTokenBody {
+    token: TokenBody,
+    secret: String,
+}
+
+impl TokenBody {
+    fn new(token: Token, caches: &Caches) -> Self {
+        let all = caches.all();
+        let grant = |(id, right): &(_, Right)| {
+            let cache = all.iter().find(|cache| cache.id == *id)?;
+            Some(GrantBody { cache: cache.name.clone(), right: (*right).into() })
+        };
+        Self {
+            id: token.id.0,
+            personal: token.grants.is_none(),
+            caches: token.grants.iter().flatten().filter_map(grant).collect(),
+            label: token.label,
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            last_used_at: token.last_used_at,
+            revoked_at: token.revoked_at,
+        }
+    }
+}
+
+impl From<Right> for RightBody {
+    fn from(right: Right) -> Self {
+        match right {
+            Right::Read => Self::Read,
+            Right::Write => Self::Write,
+            Right::ReadWrite => Self::ReadWrite,
+        }
+    }
+}
+
+impl From<RightBody> for Right {
+    fn from(right: RightBody) -> Self {
+        match right {
+            RightBody::Read => Self::Read,
+            RightBody::Write => Self::Write,
+            RightBody::ReadWrite => Self::ReadWrite,
+        }
+    }
+}
+
+/// `GET tokens`
+pub(super) async fn list(State(services): SharedServices) -> Result<Json<TokensBody>, Problem> {
+    let tokens = services.tokens.list().await?;
+    let tokens = tokens.into_iter().map(|token| TokenBody::new(token, &services.caches)).collect();
+    Ok(Json(TokensBody { tokens }))
+}
+
+/// `POST tokens`
+pub(super) async fn create(
+    State(services): SharedServices,
+    Input(body): Input<NewTokenBody>,
+) -> Result<(StatusCode, Json<MadeTokenBody>), Problem> {
+    let NewTokenBody { label, expires_in_seconds, caches } = body;
+    let grant = |grant: NewGrantBody| Ok((parse_name(&grant.cache)?, grant.right.into()));
+    let grants = caches.map(|caches| caches.into_iter().map(grant).collect::<Result<_, Problem>>());
+    let request = TokenRequest { label, expires_in_seconds, grants: grants.transpose()? };
+    let (token, text) = services.tokens.create(request).await?;
+    let token = TokenBody::new(token, &services.caches);
+    let made = MadeTokenBody { token, secret: text.to_secret_text() };
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// `DELETE tokens/ID`
+pub(super) async fn revoke(
+    State(services): SharedServices,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let revoked = match id.parse() {
+        Ok(number) => services.tokens.revoke(TokenId(number)).await?,
+        Err(_no_number) => false,
+    };
+    if revoked {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let detail =
+        format!("there is no token '{id}'; `larder token list` shows those that there are");
+    Err(Problem::new(StatusCode::NOT_FOUND, detail))
+}
+
+impl From<CreateTokenError> for Problem {
+    fn from(error: CreateTokenError) -> Self {
+        let status = match &error {
+            CreateTokenError::Label | CreateTokenError::Expiry | CreateTokenError::Grants => {
+                StatusCode::BAD_REQUEST
+            }
+            CreateTokenError::NoSuchCache(_) => StatusCode::NOT_FOUND,
+            CreateTokenError::NoRandomness(_) | CreateTokenError::Store(_) => {
+                return Self::internal(&error);
+            }
+        };
+        Self::new(status, error.to_string())
+    }
+}

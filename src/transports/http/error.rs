@@ -1,0 +1,63 @@
+//! Answers without content: short plain texts, since Nix shows what is below 1 KiB to people
+//! (`src/libstore/filetransfer.cc`, Nix 2.35).
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tracing::error;
+
+use crate::services::StoreError;
+use crate::services::chain::Chain;
+
+/// Whoever keeps it must ask again: what is missing now may be pushed in a moment.
+pub(super) const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+/// Nobody keeps it.
+pub(super) const KEEP_NOT: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Why a reader gets nothing.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// It is not here.
+    NotFound,
+    /// It cannot be told whether it is here. For Nix that must look like a miss: it would try
+    /// again on 5xx instead of asking elsewhere.
+    Unreadable(StoreError),
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl IntoResponse for ReadError {
+    fn into_response(self) -> Response {
+        let (text, keep) = match self {
+            Self::NotFound => ("not found\n", ASK_AGAIN),
+            Self::Unreadable(error) => {
+                error!(error = %Chain(&error), "The store cannot be read; answered 'not found'");
+                ("not found, as the box cannot read its store; its log says why\n", KEEP_NOT)
+            }
+        };
+        let mut response = short_text(StatusCode::NOT_FOUND, text);
+        response.headers_mut().insert(CACHE_CONTROL, keep);
+        response
+    }
+}
+
+/// A text of one screen at most.
+pub(super) fn short_text(status: StatusCode, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+/// 405 with what is allowed instead.
+pub(super) fn not_allowed(allow: &'static str, text: &'static str) -> Response {
+    let mut response = short_text(StatusCode::METHOD_NOT_ALLOWED, text);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}

@@ -1,0 +1,94 @@
+//! What Nix asks of a binary cache. A read is answered with what is here or with 404, never with
+//! 5xx or 429, on which Nix would wait and try again instead of asking elsewhere
+//! (`src/libstore/filetransfer.cc`, Nix 2.34).
+
+mod cache_info;
+mod listing;
+mod nar;
+mod narinfo;
+mod target;
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+
+use crate::services::metrics::RequestKind;
+use crate::services::{Scope, Services};
+use crate::transports::http::error::{ReadError, not_allowed, short_text};
+use crate::transports::http::router::{SharedServices, about_the_box};
+use target::{Resource, Target};
+
+#[cfg(test)]
+pub(super) use target::ROOT_NAMES;
+
+/// `GET` and `HEAD` of everything in a cache, by the cache's own URL or by the root.
+pub(super) async fn answer(State(services): SharedServices, request: Request) -> Response {
+    let (request, _body) = request.into_parts();
+    let target = Target::parse(request.uri.path());
+    let kind = target.as_ref().map_or(RequestKind::Other, |target| kind_of(&target.resource));
+    let response = if matches!(request.method, Method::GET | Method::HEAD) {
+        let answered = match target {
+            Some(target) => read(&services, target, &request).await,
+            None => Err(ReadError::NotFound),
+        };
+        answered.unwrap_or_else(ReadError::into_response)
+    } else {
+        refuse(&request.method)
+    };
+    services.metrics.request(kind, response.status().as_u16());
+    response
+}
+
+async fn read(
+    services: &Services,
+    target: Target<'_>,
+    request: &Parts,
+) -> Result<Response, ReadError> {
+    let scope = match target.cache {
+        Some(name) => services.caches.public_scope(name).ok_or(ReadError::NotFound)?,
+        None => services.caches.root_scope(),
+    };
+    let lookup = &services.lookup;
+    match target.resource {
+        Resource::About => Ok(about(services, &scope, target.cache)),
+        Resource::CacheInfo => Ok(cache_info::answer(&scope)),
+        Resource::NarInfo(hash) => narinfo::answer(lookup, &scope, hash, request).await,
+        Resource::Nar(name) => nar::answer(lookup, &scope, name, request).await,
+        Resource::Listing(hash) => listing::answer(lookup, &scope, hash).await,
+    }
+}
+
+const fn kind_of(resource: &Resource) -> RequestKind {
+    match resource {
+        Resource::About => RequestKind::Other,
+        Resource::CacheInfo => RequestKind::CacheInfo,
+        Resource::NarInfo(_) => RequestKind::NarInfo,
+        Resource::Nar(_) => RequestKind::Nar,
+        Resource::Listing(_) => RequestKind::Listing,
+    }
+}
+
+/// For a person who comes with a browser.
+fn about(services: &Services, scope: &Scope, cache: Option<&str>) -> Response {
+    let (Some(name), Some(its)) = (cache, scope.caches().first()) else {
+        let caches: Vec<_> =
+            services.caches.public_names().borrow().iter().map(ToString::to_string).collect();
+        return about_the_box(services.status.box_name().as_str(), &caches);
+    };
+    let mut text = format!("This is '{name}', a Nix binary cache. {}\n", its.description);
+    text.push_str("\nNix takes paths from this very URL. They are signed by:\n");
+    for key in &its.keys {
+        text.push_str(&format!("  {}\n", key.public_key()));
+    }
+    short_text(axum::http::StatusCode::OK, text)
+}
+
+fn refuse(method: &Method) -> Response {
+    let text = if *method == Method::PUT {
+        "this box takes no paths by PUT: push with `larder push CACHE PATH…`\n"
+    } else {
+        "a binary cache is read by GET and HEAD\n"
+    };
+    not_allowed("GET, HEAD", text)
+}

@@ -1,0 +1,132 @@
+//! The box's UDP socket: connections come in, are bounded, and are served until the stop.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use crate::formats::limits::{CONNECTIONS_MAX, HANDSHAKE_MAX, QUIC_DRAIN_MAX};
+use crate::transports::quic::identity::{Identity, IdentityError};
+use crate::transports::quic::session::{QuicParts, Shared, serve_connection};
+use crate::transports::quic::transport;
+
+/// Why a box cannot speak QUIC.
+#[derive(Debug, thiserror::Error)]
+pub enum QuicError {
+    /// The socket cannot be used.
+    #[error("cannot use the UDP socket")]
+    Socket(#[from] io::Error),
+    /// The identity cannot be used.
+    #[error("cannot show the device key to TLS")]
+    Identity(#[from] IdentityError),
+}
+
+/// A box's QUIC socket, bound and not served yet.
+#[derive(Debug)]
+pub struct QuicServer {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+}
+
+impl QuicServer {
+    /// Takes a bound socket. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`QuicError`] if the socket or the identity cannot be used.
+    pub fn new(
+        socket: UdpSocket,
+        identity: &Identity,
+        parts: QuicParts,
+    ) -> Result<Self, QuicError> {
+        let mut config = ServerConfig::with_crypto(Arc::new(identity.server_crypto()?));
+        config.transport_config(transport::of_box()).max_incoming(CONNECTIONS_MAX);
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new(identity.endpoint_config()?, Some(config), socket, runtime)?;
+        Ok(Self { endpoint, shared: Arc::new(Shared::new(parts)) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// [`QuicError::Socket`] if the system does not say.
+    pub fn local_address(&self) -> Result<SocketAddr, QuicError> {
+        Ok(self.endpoint.local_addr()?)
+    }
+
+    /// Serves until `stop` fires; then takes nothing new, and gives what is under way
+    /// [`QUIC_DRAIN_MAX`] to end.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut connections = JoinSet::new();
+        loop {
+            let incoming = tokio::select! {
+                () = stop.cancelled() => break,
+                incoming = self.endpoint.accept() => incoming,
+                Some(ended) = connections.join_next() => {
+                    note_panic(ended);
+                    continue;
+                }
+            };
+            let Some(incoming) = incoming else { break };
+            if let Some(incoming) = admitted(incoming, connections.len()) {
+                let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
+                connections.spawn(greet_and_serve(incoming, shared, stop));
+            }
+        }
+        self.endpoint.set_server_config(None);
+        let drained = async {
+            while let Some(ended) = connections.join_next().await {
+                note_panic(ended);
+            }
+            // The last packets tell the clients why.
+            self.endpoint.wait_idle().await;
+        };
+        if timeout(QUIC_DRAIN_MAX + HANDSHAKE_MAX, drained).await.is_err() {
+            debug!(connections.left = connections.len(), "Cut the connections that did not end");
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// Refuses beyond [`CONNECTIONS_MAX`], and from half of it on asks for proof of the address, so
+/// that nobody fills the box with other people's addresses (RFC 9000, section 8.1).
+fn admitted(incoming: Incoming, connections: usize) -> Option<Incoming> {
+    if connections >= CONNECTIONS_MAX {
+        incoming.refuse();
+        return None;
+    }
+    if connections >= CONNECTIONS_MAX / 2 && incoming.may_retry() {
+        return match incoming.retry() {
+            Ok(()) => None,
+            Err(already_proven) => Some(already_proven.into_incoming()),
+        };
+    }
+    Some(incoming)
+}
+
+async fn greet_and_serve(incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken) {
+    let address = incoming.remote_address();
+    let connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(error) => return debug!(%address, %error, "No connection came of a first packet"),
+    };
+    match timeout(HANDSHAKE_MAX, connecting).await {
+        Ok(Ok(connection)) => serve_connection(connection, shared, stop).await,
+        Ok(Err(error)) => debug!(%address, %error, "A handshake failed"),
+        Err(_elapsed) => debug!(%address, "A handshake took too long"),
+    }
+}
+
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "A connection's task panicked; the others go on");
+    }
+}

@@ -1,0 +1,319 @@
+//! One connection of a client: the greeting, then one task a request stream.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info_span};
+
+use crate::formats::limits::{HANDSHAKE_MAX, QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX};
+use crate::services::{Auth, Caches, Caller, Publisher};
+use crate::transports::quic::receive;
+use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
+use crate::transports::quic::transport::CloseReason;
+use crate::wire::framing::FramingError;
+use crate::wire::hello::{CacheAccess, HELLO_BYTES_MAX, Hello, Limits, Signing, Welcome};
+use crate::wire::message::{AdminRequest, AdminResponse, BoxMessage, ClientMessage, Message};
+use crate::wire::missing;
+use crate::wire::{Refusal, RefusalCode, Violation};
+
+/// How long a last message may take to arrive before its connection is closed.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
+/// Answers administrative requests of personal tokens: the admin router behind a function.
+pub type AdminHandler =
+    Arc<dyn Fn(AdminRequest, Caller) -> BoxFuture<'static, AdminResponse> + Send + Sync>;
+
+/// What a box needs to answer clients.
+#[derive(Clone)]
+pub struct QuicParts {
+    /// The box's name, such as `office`.
+    pub box_name: String,
+    /// Knows tokens.
+    pub auth: Auth,
+    /// Knows caches.
+    pub caches: Caches,
+    /// Takes pushes.
+    pub publish: Publisher,
+    /// Answers administrative requests.
+    pub admin: AdminHandler,
+}
+
+/// What all connections of a box share.
+pub(super) struct Shared {
+    pub(super) parts: QuicParts,
+    /// Bytes of frames that are kept for the store; see [`RECEIVE_BYTES_MAX`].
+    pub(super) frame_bytes: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(super) fn new(parts: QuicParts) -> Self {
+        Self { parts, frame_bytes: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("box_name", &self.parts.box_name).finish_non_exhaustive()
+    }
+}
+
+/// Why a request was not answered.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The client is told.
+    Refused(Refusal),
+    /// There is nobody to tell.
+    Lost(StreamError),
+}
+
+impl From<StreamError> for Unanswered {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Framing(error) => Self::Refused(error.into()),
+            lost => Self::Lost(lost),
+        }
+    }
+}
+
+impl From<FramingError> for Unanswered {
+    fn from(error: FramingError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<Violation> for Unanswered {
+    fn from(violation: Violation) -> Self {
+        Self::Refused(violation.into())
+    }
+}
+
+impl From<Refusal> for Unanswered {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Greets a client and serves its requests until it goes, or until `stop` and a drain.
+pub(super) async fn serve_connection(
+    connection: Connection,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let address = connection.remote_address();
+    let span = info_span!("quic", client.address = %address);
+    let session = async {
+        match timeout(HANDSHAKE_MAX, greeting(&connection, &shared)).await {
+            Ok(Some((hello, _control))) => {
+                let session = Arc::new(Session { shared, hello });
+                let reason = serve_requests(&connection, &session, &stop).await;
+                connection.close(reason.code(), b"");
+            }
+            Ok(None) | Err(_) => connection.close(CloseReason::Refused.code(), b""),
+        }
+    };
+    session.instrument(span).await;
+}
+
+/// The greeting on the client's first stream, which stays open for as long as the connection;
+/// `None` if it was refused or did not come about.
+async fn greeting(
+    connection: &Connection,
+    shared: &Shared,
+) -> Option<(Hello, (MessageReader, MessageWriter))> {
+    let (send, recv) = connection.accept_bi().await.ok()?;
+    let mut reader = MessageReader::new(recv, HELLO_BYTES_MAX);
+    let mut writer = MessageWriter::new(send);
+    let welcomed = AssertUnwindSafe(welcome(shared, &mut reader, &mut writer));
+    match unwound(welcomed.catch_unwind().await) {
+        Ok(hello) => {
+            debug!(client.agent = hello.agent, "Greeted a client");
+            Some((hello, (reader, writer)))
+        }
+        Err(unanswered) => {
+            refuse(&mut writer, unanswered).await;
+            let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
+            None
+        }
+    }
+}
+
+async fn welcome(
+    shared: &Shared,
+    reader: &mut MessageReader,
+    writer: &mut MessageWriter,
+) -> Result<Hello, Unanswered> {
+    let hello = match reader.next().await? {
+        Some(ClientMessage::Hello(hello)) => hello,
+        Some(other) => {
+            let place = "at the start of a connection";
+            return Err(Violation::OutOfTurn { message: other.name(), place }.into());
+        }
+        None => return Err(StreamError::Cut.into()),
+    };
+    let protocol = hello.choose_protocol()?;
+    let caller = shared.parts.auth.check(hello.token.as_str()).await.map_err(Refusal::from)?;
+    let welcome = Welcome {
+        protocol,
+        box_name: shared.parts.box_name.clone(),
+        personal: caller.is_personal(),
+        caches: accesses(&shared.parts.caches, &caller),
+        limits: Limits::ours(),
+    };
+    writer.send(&BoxMessage::Welcome(welcome)).await?;
+    Ok(hello)
+}
+
+fn accesses(caches: &Caches, caller: &Caller) -> Vec<CacheAccess> {
+    let access = |cache: &_| {
+        let (may_read, may_write) = (caller.may_read(cache), caller.may_write(cache));
+        // A managed cache has a key from its creation on; a self-signed one never has any.
+        let managed = cache.keys.iter().map(|key| key.public_key()).collect::<Vec<_>>();
+        let signing = if managed.is_empty() { Signing::SelfSigned } else { Signing::Managed };
+        let public_keys = if managed.is_empty() { cache.public_keys.clone() } else { managed };
+        let name = cache.name.clone();
+        CacheAccess { name, may_read, may_write, signing, public_keys }
+    };
+    let all = caches.all();
+    let mut accesses: Vec<_> = all.iter().map(|cache| access(cache)).collect();
+    accesses.retain(|access| access.may_read || access.may_write);
+    accesses.sort_by(|one, next| one.name.cmp(&next.name));
+    accesses
+}
+
+/// A greeted client.
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    /// What it said of itself. The token in it is checked again for each request, so that a
+    /// revoked one is refused from the next request on.
+    pub(super) hello: Hello,
+}
+
+async fn serve_requests(
+    connection: &Connection,
+    session: &Arc<Session>,
+    stop: &CancellationToken,
+) -> CloseReason {
+    let mut requests = JoinSet::new();
+    let stopped = loop {
+        tokio::select! {
+            () = stop.cancelled() => break true,
+            stream = connection.accept_bi() => match stream {
+                Ok((send, recv)) => {
+                    let request = serve_request(Arc::clone(session), send, recv);
+                    requests.spawn(request.in_current_span());
+                }
+                Err(_gone) => break false,
+            },
+            Some(_ended) = requests.join_next() => {}
+        }
+    };
+    if !stopped {
+        requests.shutdown().await;
+        return CloseReason::Done;
+    }
+    let drained = async { while requests.join_next().await.is_some() {} };
+    tokio::select! {
+        _done_or_late = timeout(QUIC_DRAIN_MAX, drained) => {}
+        () = refuse_new(connection) => {}
+    }
+    requests.shutdown().await;
+    CloseReason::ShuttingDown
+}
+
+/// Tells every new request that the box goes down; ends when the connection does.
+async fn refuse_new(connection: &Connection) {
+    while let Ok((send, _recv)) = connection.accept_bi().await {
+        let mut writer = MessageWriter::new(send);
+        let refusal = Refusal::new(RefusalCode::ShuttingDown, "the box is shutting down");
+        refuse(&mut writer, refusal.into()).await;
+    }
+}
+
+/// Answers one request. Whatever happens inside, the stream gets an answer, if only `internal`.
+async fn serve_request(session: Arc<Session>, send: SendStream, recv: RecvStream) {
+    let mut reader = MessageReader::unlimited(recv);
+    let mut writer = MessageWriter::new(send);
+    let answered = AssertUnwindSafe(answer(&session, &mut reader, &mut writer));
+    if let Err(unanswered) = unwound(answered.catch_unwind().await) {
+        refuse(&mut writer, unanswered).await;
+    }
+    writer.finish();
+}
+
+/// Turns a panic, whose message went to standard error already, into a refusal.
+fn unwound<T>(ended: std::thread::Result<Result<T, Unanswered>>) -> Result<T, Unanswered> {
+    ended.unwrap_or_else(|_panic| {
+        error!("A request panicked; its client was refused");
+        Err(Refusal::new(RefusalCode::Internal, "the box failed; its log says how").into())
+    })
+}
+
+async fn refuse(writer: &mut MessageWriter, unanswered: Unanswered) {
+    match unanswered {
+        Unanswered::Refused(refusal) => {
+            debug!(refusal.code = u16::from(refusal.code), "Refused a request: {refusal}");
+            let sent = timeout(STREAM_IDLE_MAX, writer.send(&BoxMessage::Refused(refusal))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                debug!("The client did not wait for the refusal");
+            }
+            writer.finish();
+        }
+        Unanswered::Lost(error) => debug!(%error, "A client went away during a request"),
+    }
+}
+
+async fn answer(
+    session: &Session,
+    reader: &mut MessageReader,
+    writer: &mut MessageWriter,
+) -> Result<(), Unanswered> {
+    let first = timeout(STREAM_IDLE_MAX, reader.next())
+        .await
+        .map_err(|_elapsed| Refusal::new(RefusalCode::TimedOut, "no request came on the stream"))?;
+    let Some(first) = first? else { return Err(StreamError::Cut.into()) };
+    let parts = &session.shared.parts;
+    let caller = parts.auth.check(session.hello.token.as_str()).await.map_err(Refusal::from)?;
+    let reply = match first {
+        ClientMessage::Missing { cache, hashes } => {
+            missing::check_question(&hashes)?;
+            let asked = hashes.clone();
+            let missing = parts.publish.missing(&caller, &cache, hashes).await;
+            let missing = missing.map_err(Refusal::from)?;
+            BoxMessage::Missing { indexes: missing::places_of(&asked, &missing) }
+        }
+        ClientMessage::Admin(request) => {
+            BoxMessage::Admin(administer(parts, request, caller).await?)
+        }
+        push @ ClientMessage::Offer { .. } => {
+            return receive::push(session, &caller, push, reader, writer).await;
+        }
+        other => {
+            let place = "at the start of a request";
+            return Err(Violation::OutOfTurn { message: other.name(), place }.into());
+        }
+    };
+    writer.queue(&reply)?;
+    timeout(STREAM_IDLE_MAX, writer.flush()).await.unwrap_or(Ok(()))?;
+    Ok(())
+}
+
+async fn administer(
+    parts: &QuicParts,
+    request: AdminRequest,
+    caller: Caller,
+) -> Result<AdminResponse, Refusal> {
+    if !caller.is_personal() {
+        let sentence = "administration needs a personal token, and this one is for caches";
+        return Err(Refusal::new(RefusalCode::Forbidden, sentence));
+    }
+    Ok((parts.admin)(request, caller).await)
+}

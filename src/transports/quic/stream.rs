@@ -1,0 +1,121 @@
+//! Messages on a QUIC stream: `wire::framing` with quinn under it.
+
+use bytes::{Buf, BytesMut};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+
+use crate::formats::limits::MESSAGE_BYTES_MAX;
+use crate::wire::framing::{self, Decoder, FramingError};
+use crate::wire::message::Message;
+
+/// Bytes taken from a stream at a time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Why no message came or went.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The bytes are no message, or the message does not fit.
+    #[error("a message is malformed")]
+    Framing(#[from] FramingError),
+    /// The stream ended inside a message.
+    #[error("the stream ended inside a message")]
+    Cut,
+    /// The stream or its connection broke.
+    #[error("cannot read from the stream")]
+    Read(#[from] ReadError),
+    /// The other side does not read any more, or the connection broke.
+    #[error("cannot write to the stream")]
+    Write(#[from] WriteError),
+}
+
+/// The half that messages come from.
+#[derive(Debug)]
+pub(super) struct MessageReader {
+    stream: RecvStream,
+    decoder: Decoder,
+}
+
+impl MessageReader {
+    /// A reader that takes messages of at most `max_bytes`.
+    pub(super) fn new(stream: RecvStream, max_bytes: usize) -> Self {
+        Self { stream, decoder: Decoder::new(max_bytes) }
+    }
+
+    /// A reader of messages as long as any may be.
+    pub(super) fn unlimited(stream: RecvStream) -> Self {
+        Self::new(stream, MESSAGE_BYTES_MAX)
+    }
+
+    /// The next message; `None` if the stream ended behind the last one. Cancel-safe.
+    pub(super) async fn next<M: Message>(&mut self) -> Result<Option<M>, StreamError> {
+        loop {
+            if let Some(message) = self.decoder.next_message()? {
+                return Ok(Some(message));
+            }
+            match self.stream.read_chunk(PIECE_BYTES, true).await? {
+                Some(piece) => self.decoder.feed(&piece.bytes),
+                None if self.decoder.is_between_messages() => return Ok(None),
+                None => return Err(StreamError::Cut),
+            }
+        }
+    }
+}
+
+/// The half that messages go to. They are queued and then [`flushed`](Self::flush), so that a
+/// task can wait for room and for other things at once.
+#[derive(Debug)]
+pub(super) struct MessageWriter {
+    stream: SendStream,
+    pending: BytesMut,
+}
+
+impl MessageWriter {
+    pub(super) fn new(stream: SendStream) -> Self {
+        Self { stream, pending: BytesMut::new() }
+    }
+
+    /// Adds a message to what is to be written.
+    pub(super) fn queue<M: Message>(&mut self, message: &M) -> Result<(), FramingError> {
+        let bytes = framing::encode(message)?;
+        if self.pending.is_empty() {
+            self.pending = BytesMut::from(bytes::Bytes::from(bytes));
+        } else {
+            self.pending.extend_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    /// Bytes that are queued and not written.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Writes what is queued. Cancel-safe: what was not written stays queued.
+    pub(super) async fn flush(&mut self) -> Result<(), StreamError> {
+        while !self.pending.is_empty() {
+            let written = self.stream.write(&self.pending).await?;
+            self.pending.advance(written);
+        }
+        Ok(())
+    }
+
+    /// Queues a message and writes it.
+    pub(super) async fn send<M: Message>(&mut self, message: &M) -> Result<(), StreamError> {
+        self.queue(message)?;
+        self.flush().await
+    }
+
+    /// Says that nothing more comes.
+    pub(super) fn finish(&mut self) {
+        let _closed_by_the_other_side = self.stream.finish();
+    }
+
+    /// Forgets what was queued; the other side has no use for it.
+    pub(super) fn discard(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Waits until all that was written arrived, or the other side gave up on it.
+    pub(super) async fn arrived(&mut self) {
+        let _code_or_loss: Result<Option<VarInt>, _> = self.stream.stopped().await;
+    }
+}
