@@ -8,3 +8,4 @@ pub mod wire;
 pub mod store;
 pub mod services;
 pub mod transports;
+pub mod client;

@@ -1,0 +1,58 @@
+//! The way to a box: which one, with which token, as whom.
+
+use crate::client::host::{HostError, Target};
+use crate::transports::quic::{BoxConnection, ConnectError, ConnectOptions};
+use crate::wire::TokenText;
+
+/// Everything that is needed to connect, as often as it takes.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    /// The box that is meant. Its addresses are looked up anew each time, for a laptop moves.
+    pub target: Target,
+    /// Tokens at hand; each is shown to its own box alone.
+    pub tokens: Vec<TokenText>,
+    /// Seed of this user's device key.
+    pub device_seed: [u8; 32],
+}
+
+/// Why the box is not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// It was not found.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// It was not connected to, or refused.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl ReachError {
+    /// Whether the same may succeed later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Host(HostError::Several(_)) => false,
+            Self::Host(_) => true,
+            Self::Connect(ConnectError::Unreachable { .. } | ConnectError::Greeting(_)) => true,
+            Self::Connect(ConnectError::Refused(refusal)) => refusal.code.is_transient(),
+            Self::Connect(_) => false,
+        }
+    }
+}
+
+impl Connector {
+    /// Finds the box, connects, and greets.
+    ///
+    /// # Errors
+    ///
+    /// [`ReachError`].
+    pub async fn connect(&self) -> Result<BoxConnection, ReachError> {
+        let options = ConnectOptions {
+            addresses: self.target.addresses().await?,
+            tokens: self.tokens.clone(),
+            device_seed: self.device_seed,
+            agent: concat!("larder ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        Ok(BoxConnection::connect(options).await?)
+    }
+}
