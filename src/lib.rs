@@ -9,3 +9,4 @@ pub mod store;
 pub mod services;
 pub mod transports;
 pub mod client;
+pub mod daemon;

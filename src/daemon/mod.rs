@@ -1,1 +1,15 @@
 //! Putting a box together: settings to options, and the order of start and stop.
+
+mod first_start;
+pub mod logging;
+mod notify;
+pub mod run;
+pub mod settings;
+mod settings_file;
+mod sockets;
+
+pub use first_start::ADMIN_TOKEN_FILE;
+pub use run::{DaemonError, Summary, run};
+pub use settings::{ServeOverrides, Settings};
+pub use settings_file::SettingsError;
+pub use sockets::SocketError;

@@ -1,0 +1,248 @@
+//! What a box is started with: the file, what the command line says against it, and the defaults,
+//! resolved once into what each layer takes.
+
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+
+use crate::daemon::logging::LogOptions;
+use crate::daemon::settings_file::{LogSection, SettingsError, SettingsFile, StoreSection};
+use crate::formats::BoxName;
+use crate::store::StoreOptions;
+
+/// The port of everything larder serves, TCP and UDP, where nobody says otherwise.
+pub const PORT_DEFAULT: u16 = 5273;
+
+/// What the command line of `serve` says; it wins over the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServeOverrides {
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--quic-listen`
+    pub quic_listen: Option<SocketAddr>,
+    /// `--no-mdns`
+    pub no_mdns: bool,
+    /// `--name`
+    pub name: Option<BoxName>,
+}
+
+/// Everything a box is started with, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the box calls itself.
+    pub name: BoxName,
+    /// What the machine calls itself; may be empty.
+    pub machine_name: String,
+    /// Where HTTP listens (TCP). Port 0 is any free one.
+    pub listen: SocketAddr,
+    /// Where QUIC listens (UDP), if not where HTTP does at the same port number.
+    pub quic_listen: Option<SocketAddr>,
+    /// Whether the box is announced on the network.
+    pub mdns: bool,
+    /// The middle of the names of keys that are made from now on, `CACHE.HOST-N`.
+    pub key_host: String,
+    /// What is logged.
+    pub log: LogOptions,
+    /// What the store takes.
+    pub store: StoreOptions,
+}
+
+impl Settings {
+    /// Reads `file`, if there is one, and resolves it for this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] names the file, the line and the key, or the value that is out of bounds.
+    pub fn read(file: Option<&Path>, overrides: ServeOverrides) -> Result<Self, SettingsError> {
+        let typed = file.map_or_else(|| Ok(SettingsFile::default()), SettingsFile::read)?;
+        Self::resolve(typed, overrides, machine_name())
+    }
+
+    /// Fills in what was not said. Each field of the file is taken apart here, so that one which
+    /// nothing reads does not compile.
+    fn resolve(
+        typed: SettingsFile,
+        overrides: ServeOverrides,
+        machine_name: String,
+    ) -> Result<Self, SettingsError> {
+        let SettingsFile { name, data, listen, quic_listen, mdns, key_host, log, store } = typed;
+        let name =
+            overrides.name.or(name).unwrap_or_else(|| BoxName::from_host_name(&machine_name));
+        let data = overrides.data.or(data).unwrap_or_else(|| PathBuf::from(DATA_DEFAULT));
+        let listen = overrides.listen.or(listen).unwrap_or(LISTEN_DEFAULT);
+        let quic_listen = overrides.quic_listen.or(quic_listen);
+        let LogSection { level, format } = log;
+        Ok(Self {
+            key_host: resolve_key_host(key_host, &name)?,
+            name,
+            machine_name,
+            listen,
+            quic_listen: quic_listen.filter(|address| *address != listen),
+            mdns: !overrides.no_mdns && mdns.unwrap_or(true),
+            log: LogOptions {
+                filter: level.unwrap_or_default(),
+                format: format.unwrap_or_default(),
+            },
+            store: resolve_store(&store, data)?,
+        })
+    }
+}
+
+/// The machine's name, as `gethostname` gives it; empty where the system does not tell it in
+/// this way (proc(5), `/proc/sys/kernel/hostname`).
+fn machine_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// Beside where the box was started.
+const DATA_DEFAULT: &str = "./larder-data";
+/// All addresses, IPv6 and IPv4 alike.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT_DEFAULT);
+
+/// With the longest cache name and a number the key's name has at most 80 characters.
+const KEY_HOST_LEN_MAX: usize = 36;
+
+fn resolve_key_host(typed: Option<String>, name: &BoxName) -> Result<String, SettingsError> {
+    let host = typed.unwrap_or_else(|| format!("{name}.local"));
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let label = |label: &str| {
+        let inner = label.bytes().all(|byte| plain(byte) || byte == b'-');
+        inner && label.bytes().next().is_some_and(plain) && label.bytes().last().is_some_and(plain)
+    };
+    if host.len() <= KEY_HOST_LEN_MAX && host.split('.').all(label) {
+        return Ok(host);
+    }
+    Err(SettingsError::OutOfBounds {
+        key: "key_host",
+        found: format!("'{host}'"),
+        expected: "a host name in lower case of at most 36 characters",
+    })
+}
+
+fn resolve_store(typed: &StoreSection, folder: PathBuf) -> Result<StoreOptions, SettingsError> {
+    let StoreSection { readers, compression_level, pack_size } = typed;
+    let defaults = StoreOptions::at(&folder);
+    let options = StoreOptions {
+        folder,
+        readers: readers.unwrap_or(defaults.readers),
+        compression_level: compression_level.unwrap_or(defaults.compression_level),
+        pack_bytes_max: pack_size.map_or(defaults.pack_bytes_max, |size| size.as_u64()),
+    };
+    let out_of_bounds = |key, found, expected| SettingsError::OutOfBounds { key, found, expected };
+    if !(1..=64).contains(&options.readers) {
+        let found = options.readers.to_string();
+        return Err(out_of_bounds("store.readers", found, "1 to 64"));
+    }
+    if !(1..=19).contains(&options.compression_level) {
+        let found = options.compression_level.to_string();
+        return Err(out_of_bounds("store.compression_level", found, "1 to 19"));
+    }
+    if !(PACK_BYTES_LEAST..=PACK_BYTES_MOST).contains(&options.pack_bytes_max) {
+        let found = ByteSize(options.pack_bytes_max).to_string();
+        return Err(out_of_bounds("store.pack_size", found, "16 MiB to 2 GiB"));
+    }
+    Ok(options)
+}
+
+/// Below it the folder would have too many files.
+const PACK_BYTES_LEAST: u64 = 16 << 20;
+/// Above it one pack is too much to rewrite at a time.
+const PACK_BYTES_MOST: u64 = 2 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::settings_file::known_keys;
+
+    const EXAMPLE: &str = include_str!("../../config/larder.toml");
+
+    fn resolve(text: &str, overrides: ServeOverrides) -> Result<Settings, SettingsError> {
+        let typed = SettingsFile::parse(Path::new("larder.toml"), text)?;
+        Settings::resolve(typed, overrides, "Office.example.org".to_owned())
+    }
+
+    /// The example with every setting switched on: `#key = value` without its `#`.
+    fn example_switched_on() -> String {
+        let lines = EXAMPLE.lines().map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()))
+                .unwrap_or(line)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_example_as_it_is_sets_nothing() {
+        let typed = SettingsFile::parse(Path::new("config/larder.toml"), EXAMPLE).unwrap();
+        assert_eq!(typed, SettingsFile::default());
+    }
+
+    #[test]
+    fn the_example_switched_on_sets_every_key_to_its_default() {
+        let text = example_switched_on();
+        let typed = SettingsFile::parse(Path::new("config/larder.toml"), &text).unwrap();
+
+        let json = serde_json::to_value(&typed).unwrap();
+        for key in known_keys() {
+            let pointer = format!("/{}", key.replace('.', "/"));
+            assert!(json.pointer(&pointer).is_some_and(|value| !value.is_null()), "no {key}");
+        }
+        let switched_on = resolve(&text, ServeOverrides::default()).unwrap();
+        let defaults = resolve("", ServeOverrides::default()).unwrap();
+        assert_eq!(format!("{switched_on:#?}"), format!("{defaults:#?}"));
+    }
+
+    #[test]
+    fn the_name_comes_from_the_machine_and_goes_into_the_keys() {
+        let settings = resolve("", ServeOverrides::default()).unwrap();
+        assert_eq!(settings.name.as_str(), "office");
+        assert_eq!(settings.key_host, "office.local");
+
+        let named = ServeOverrides { name: Some("pantry".parse().unwrap()), ..Default::default() };
+        let settings = resolve("name = \"attic\"\nkey_host = \"nix.example.org\"", named).unwrap();
+        assert_eq!(settings.name.as_str(), "pantry");
+        assert_eq!(settings.key_host, "nix.example.org");
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = "data = \"/file\"\nlisten = \"127.0.0.1:1\"\nquic_listen = \"127.0.0.1:2\"\nmdns = true";
+        let overrides = ServeOverrides {
+            data: Some(PathBuf::from("/flag")),
+            listen: Some("[::1]:3".parse().unwrap()),
+            quic_listen: Some("[::1]:4".parse().unwrap()),
+            no_mdns: true,
+            name: None,
+        };
+
+        let from_file = resolve(file, ServeOverrides::default()).unwrap();
+        let from_flags = resolve(file, overrides).unwrap();
+
+        assert_eq!(from_file.store.folder, Path::new("/file"));
+        assert_eq!((from_file.listen.port(), from_file.mdns), (1, true));
+        assert_eq!(from_file.quic_listen.map(|address| address.port()), Some(2));
+        assert_eq!(from_flags.store.folder, Path::new("/flag"));
+        assert_eq!((from_flags.listen.port(), from_flags.mdns), (3, false));
+        assert_eq!(from_flags.quic_listen.map(|address| address.port()), Some(4));
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_named() {
+        for (text, expected) in [
+            ("[store]\nreaders = 0", "the setting store.readers is 0; it must be 1 to 64"),
+            ("[store]\ncompression_level = 20", "the setting store.compression_level is 20;"),
+            ("[store]\npack_size = \"1 MiB\"", "the setting store.pack_size is 1.0 MiB;"),
+            ("key_host = \"a b\"", "the setting key_host is 'a b'; it must be a host name"),
+            ("key_host = \"-a\"", "the setting key_host is '-a';"),
+            ("key_host = \"\"", "the setting key_host is '';"),
+        ] {
+            let message = resolve(text, ServeOverrides::default()).unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+}
