@@ -10,3 +10,4 @@ pub mod services;
 pub mod transports;
 pub mod client;
 pub mod daemon;
+pub mod cli;

@@ -1,1 +1,92 @@
-//! Commands for people: arguments, output, exit codes.
+//! Commands for people: arguments, output, exit codes. One file a verb.
+
+mod args;
+mod authtoken;
+mod cache;
+mod context;
+mod discover;
+mod duration;
+mod exit;
+mod fsck;
+mod output;
+mod push;
+mod serve;
+mod status;
+mod token;
+mod version;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::runtime;
+
+use crate::cli::args::{Cli, Command, Global};
+use crate::cli::context::Context;
+use crate::cli::exit::Complaint;
+use crate::cli::output::Output;
+use crate::daemon::logging::{self, LogFilter, LogOptions};
+
+pub use exit::Exit;
+
+/// All of `src/main.rs` is a call of this.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(stop) => {
+            // Help and versions come this way too. With nobody there to read, nothing is lost.
+            let _nobody_reads = stop.print();
+            return if stop.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let output = Output::new(&cli.global);
+    let exit = run(cli).unwrap_or_else(|error| {
+        output.complain(&error, exit::hint(&error));
+        Exit::of(&error)
+    });
+    exit.into()
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let filter = log_filter(&cli.global, env::var("LARDER_LOG").ok())?;
+    let context = Context::new(&cli.global);
+    if !matches!(cli.command, Command::Serve(_)) {
+        let filter = filter.clone().map_or_else(|| "warn".parse(), Ok)?;
+        logging::start(&LogOptions { filter, ..LogOptions::default() });
+    }
+    match cli.command {
+        Command::Serve(args) => block_on(serve::run(&context, args, filter)),
+        Command::Cache(command) => block_on(cache::run(&context, command)),
+        Command::Token(command) => block_on(token::run(&context, command)),
+        Command::Status => block_on(status::run(&context)),
+        Command::Fsck(args) if args.rebuild_index => fsck::rebuild_index(&context, args.data),
+        Command::Fsck(_) => block_on(fsck::check(&context)),
+        Command::Discover => block_on(discover::run(&context)),
+        Command::Authtoken(args) => authtoken::run(&context, &args),
+        Command::Push(args) => block_on(push::run(&context, args)),
+        Command::Version => version::run(&context),
+    }
+}
+
+/// What is logged, if anybody said: LARDER_LOG, else the options.
+fn log_filter(global: &Global, variable: Option<String>) -> anyhow::Result<Option<LogFilter>> {
+    let by_option = match (global.quiet, global.verbose) {
+        (true, _) => Some("error"),
+        (false, 0) => None,
+        (false, 1) => Some("info"),
+        (false, 2) => Some("debug"),
+        (false, _) => Some("trace"),
+    };
+    let said = variable.filter(|text| !text.is_empty());
+    let text = said.as_deref().or(by_option);
+    text.map(str::parse::<LogFilter>)
+        .transpose()
+        .map_err(|error| Complaint::usage(format!("LARDER_LOG: {error}")).into())
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")?.block_on(command)
+}

@@ -1,0 +1,49 @@
+//! What the commands on a user's machine begin with: configuration, tokens, the device key, and
+//! the way to the box.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::cli::args::Global;
+use crate::cli::output::Output;
+use crate::client::administration::Administration;
+use crate::client::box_client::Connector;
+use crate::client::config::ClientConfig;
+use crate::client::host::{Host, Target};
+use crate::client::places::Places;
+use crate::client::{device_key, tokens};
+
+/// What was said on every command's line.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub(super) output: Output,
+    pub(super) host: Option<Host>,
+    pub(super) config: Option<PathBuf>,
+}
+
+impl Context {
+    pub(super) fn new(global: &Global) -> Self {
+        let (host, config) = (global.host.clone(), global.config.clone());
+        Self { output: Output::new(global), host, config }
+    }
+
+    pub(super) fn places(&self) -> anyhow::Result<Places> {
+        Ok(Places::new(self.config.as_deref(), |name| env::var_os(name))?)
+    }
+
+    /// All that it takes to connect.
+    pub(super) fn connector(&self) -> anyhow::Result<Connector> {
+        let places = self.places()?;
+        let config = ClientConfig::read(&places.config_file)?;
+        let tokens = tokens::at_hand(|name| env::var_os(name), &config, &places.box_folder)?;
+        let is_box_here = places.box_folder.join("VERSION").exists();
+        let target = Target::choose(self.host.clone(), &config, is_box_here);
+        let device_seed = device_key::load_or_make(&places.device_key_file)?;
+        Ok(Connector { target, tokens, device_seed })
+    }
+
+    /// Connects for administration.
+    pub(super) async fn administration(&self) -> anyhow::Result<Administration> {
+        Ok(Administration::over(self.connector()?.connect().await?))
+    }
+}

@@ -1,0 +1,249 @@
+//! How a command ends, for scripts, and the way out where we know one.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use crate::client::administration::AdminError;
+use crate::client::box_client::ReachError;
+use crate::client::config::ConfigError;
+use crate::client::host::HostError;
+use crate::client::nix_store::NixStoreError;
+use crate::client::push::PushError;
+use crate::client::tokens::TokensError;
+use crate::daemon::SettingsError;
+use crate::store::StoreError;
+use crate::transports::quic::{ConnectError, RequestError};
+use crate::wire::RefusalCode;
+use crate::wire::token::ParseTokenError;
+
+/// How a command ended. The numbers are an interface: docs/cli.md lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0
+    Done,
+    /// 1: it failed; the last line on standard error says why.
+    Failed,
+    /// 2: the command line or a configuration file is wrong.
+    Usage,
+    /// 3: there is no such cache, path or token.
+    NotFound,
+    /// 4: no token, or one that does not allow it.
+    NotAuthorised,
+    /// 5: the box cannot be reached.
+    Unreachable,
+    /// 6: a hash or a signature is wrong.
+    Verification,
+    /// 7: it did what it could, and listed the rest.
+    Partly,
+    /// 8: refused for want of space.
+    NoSpace,
+}
+
+impl Exit {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::NotAuthorised => 4,
+            Self::Unreachable => 5,
+            Self::Verification => 6,
+            Self::Partly => 7,
+            Self::NoSpace => 8,
+        }
+    }
+
+    fn from_number(number: u8) -> Self {
+        let all = [
+            Self::Done,
+            Self::Failed,
+            Self::Usage,
+            Self::NotFound,
+            Self::NotAuthorised,
+            Self::Unreachable,
+            Self::Verification,
+            Self::Partly,
+            Self::NoSpace,
+        ];
+        all.into_iter().find(|exit| exit.number() == number).unwrap_or(Self::Failed)
+    }
+
+    /// How a command ends that failed with `error`: the first cause that tells decides.
+    pub(super) fn of(error: &anyhow::Error) -> Self {
+        error.chain().find_map(|cause| exit_of_cause(inner(cause))).unwrap_or(Self::Failed)
+    }
+
+    /// How a push ends that was stopped by `error`.
+    pub(super) fn of_cause(error: &(dyn Error + 'static)) -> Self {
+        exit_of_cause(inner(error)).unwrap_or(Self::Failed)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.number())
+    }
+}
+
+/// A failure of the command itself, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Complaint {
+    exit: Exit,
+    message: String,
+    hint: Option<&'static str>,
+}
+
+impl Complaint {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// The command line lacks something.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub(super) fn with_hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+}
+
+/// Errors that only pass another one on hide it from the chain; this is the one behind.
+fn inner<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let reach = |error: &'a ReachError| -> &'a (dyn Error + 'static) {
+        match error {
+            ReachError::Host(error) => error,
+            ReachError::Connect(error) => error,
+        }
+    };
+    match cause.downcast_ref::<PushError>() {
+        Some(PushError::Reach(error)) => return reach(error),
+        Some(PushError::Request(error)) => return error,
+        _ => {}
+    }
+    if let Some(AdminError::Request(error)) = cause.downcast_ref() {
+        return error;
+    }
+    cause.downcast_ref().map_or(cause, reach)
+}
+
+fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    if let Some(complaint) = cause.downcast_ref::<Complaint>() {
+        return Some(complaint.exit);
+    }
+    if cause.is::<ConfigError>() || cause.is::<SettingsError>() {
+        return Some(Exit::Usage);
+    }
+    if let Some(error) = cause.downcast_ref::<ConnectError>() {
+        return Some(of_connect(error));
+    }
+    if let Some(error) = cause.downcast_ref::<RequestError>() {
+        return Some(of_request(error));
+    }
+    if let Some(AdminError::Refused { status, .. }) = cause.downcast_ref() {
+        return Some(match status {
+            401 | 403 => Exit::NotAuthorised,
+            404 => Exit::NotFound,
+            507 => Exit::NoSpace,
+            _ => Exit::Failed,
+        });
+    }
+    if let Some(NixStoreError::NotValid(_) | NixStoreError::Vanished(_)) = cause.downcast_ref() {
+        return Some(Exit::NotFound);
+    }
+    let known = [
+        (cause.is::<HostError>(), Exit::Unreachable),
+        (cause.is::<TokensError>(), Exit::NotAuthorised),
+        (cause.is::<ParseTokenError>(), Exit::NotAuthorised),
+    ];
+    known.into_iter().find_map(|(is, exit)| is.then_some(exit))
+}
+
+fn of_request(error: &RequestError) -> Exit {
+    match error {
+        RequestError::Refused(refusal) => Exit::from_number(refusal.code.exit_code()),
+        RequestError::Source(_) => Exit::Partly,
+        RequestError::Violation(_) => Exit::Failed,
+        _ => Exit::Unreachable,
+    }
+}
+
+fn of_connect(error: &ConnectError) -> Exit {
+    match error {
+        ConnectError::NoToken | ConnectError::WrongDevice { .. } => Exit::NotAuthorised,
+        ConnectError::Refused(refusal) => Exit::from_number(refusal.code.exit_code()),
+        ConnectError::NoAddress | ConnectError::Unreachable { .. } | ConnectError::Greeting(_) => {
+            Exit::Unreachable
+        }
+        _ => Exit::Failed,
+    }
+}
+
+/// What to do about it, where we know.
+pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| hint_of_cause(inner(cause)))
+}
+
+const HINT_TOKEN: &str = "the owner of the box makes one with 'larder token create'; save it with \
+                          'larder authtoken', or set LARDER_AUTH_TOKEN";
+
+fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(complaint) = cause.downcast_ref::<Complaint>() {
+        return complaint.hint;
+    }
+    if let Some(error) = cause.downcast_ref::<TokensError>() {
+        return match error {
+            TokensError::Unreadable { .. } => Some(
+                "run the command as whoever runs the box, or save a token with 'larder authtoken'",
+            ),
+            _ => Some(HINT_TOKEN),
+        };
+    }
+    match cause.downcast_ref::<HostError>() {
+        Some(HostError::Several(_)) => return Some("say which one with --host NAME"),
+        Some(HostError::NoBox) => {
+            return Some(
+                "start one with 'larder serve', or say where it is with --host HOST[:PORT]; \
+                 where multicast is filtered boxes are not found by themselves",
+            );
+        }
+        Some(HostError::NoSuchBox(_)) => {
+            return Some("'larder discover' lists the boxes; --host takes HOST[:PORT] too");
+        }
+        _ => {}
+    }
+    if let Some(error) = cause.downcast_ref::<ConnectError>() {
+        return match error {
+            ConnectError::Unreachable { .. } => Some(
+                "is 'larder serve' running there, and does UDP get through? --host HOST[:PORT] \
+                 names another box",
+            ),
+            ConnectError::NoToken => Some(HINT_TOKEN),
+            ConnectError::Refused(refusal) => hint_of_code(refusal.code),
+            _ => None,
+        };
+    }
+    if let Some(RequestError::Refused(refusal)) = cause.downcast_ref() {
+        return hint_of_code(refusal.code);
+    }
+    if let Some(NixStoreError::Open { .. }) = cause.downcast_ref() {
+        return Some("run the command as root");
+    }
+    if let Some(StoreError::Locked { .. }) = cause.downcast_ref() {
+        return Some("stop that one first");
+    }
+    None
+}
+
+const fn hint_of_code(code: RefusalCode) -> Option<&'static str> {
+    match code {
+        RefusalCode::Unauthorised => Some(HINT_TOKEN),
+        RefusalCode::NoSuchCache => {
+            Some("'larder cache list' shows the caches, 'larder cache create' makes one")
+        }
+        RefusalCode::NoSpace => Some("'larder status' shows what takes the space"),
+        _ => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! `larder status`
+
+use crate::cli::context::Context;
+use crate::cli::duration::{moment, span};
+use crate::cli::exit::Exit;
+use crate::cli::output::{bytes, facts};
+use crate::client::administration::{BoxStatus, CheckFacts};
+
+pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
+    let administration = context.administration().await?;
+    let status = administration.status().await?;
+    administration.close().await;
+    context.output.data(&status, text)?;
+    Ok(if is_healthy(&status) { Exit::Done } else { Exit::Failed })
+}
+
+fn is_healthy(status: &BoxStatus) -> bool {
+    let last_is_sound = status.check.last.as_ref().is_none_or(|last| last.is_sound());
+    status.store.damaged_chunks == 0 && last_is_sound
+}
+
+fn text(status: &BoxStatus) -> String {
+    let BoxStatus { store, pushes, .. } = status;
+    let up = span(status.now.saturating_sub(status.started_at));
+    let caches = status.caches.iter().map(|cache| {
+        let hidden = match cache.paths_hidden {
+            0 => String::new(),
+            hidden => format!(", {hidden} hidden"),
+        };
+        format!("{}: {} paths{hidden}", cache.name, cache.paths_visible)
+    });
+    let mut shown = vec![
+        ("box", format!("{}, larder {}, up {up}", status.name, status.version)),
+        ("device ID", status.device_id.clone()),
+        ("caches", caches.collect::<Vec<_>>().join("\n")),
+        (
+            "store",
+            format!(
+                "{} paths, {} hidden\n{} of NARs in {} on disk ({} chunks, {} packs)",
+                store.paths_visible,
+                store.paths_hidden,
+                bytes(store.nar_bytes),
+                bytes(store.pack_bytes),
+                store.chunks,
+                store.pack_files
+            ),
+        ),
+        (
+            "pushes",
+            format!(
+                "{} under way; since the start: {} stored, {} known, {} hidden, {} kept the first, \
+                 {} refused",
+                pushes.under_way,
+                pushes.stored,
+                pushes.known,
+                pushes.hidden,
+                pushes.kept_first,
+                pushes.refused
+            ),
+        ),
+        ("check", check_text(&status.check)),
+    ];
+    if store.damaged_chunks > 0 {
+        let sentence = format!(
+            "{} chunks; the paths that need them are not served whole until they are pushed again",
+            store.damaged_chunks
+        );
+        shown.push(("DAMAGED", sentence));
+    }
+    facts(&shown)
+}
+
+fn check_text(check: &CheckFacts) -> String {
+    if let Some(running) = &check.running {
+        let (done, total) = (bytes(running.done_bytes), bytes(running.total_bytes));
+        return format!("running: {done} of {total}");
+    }
+    match &check.last {
+        None => "none since the start; 'larder fsck' makes one".to_owned(),
+        Some(last) => {
+            let ended = moment(last.ended_at);
+            match (&last.error, last.damaged.len()) {
+                (Some(error), _) => format!("failed at {ended}: {error}"),
+                (None, 0) => format!("all was well at {ended}"),
+                (None, damaged) => format!("{damaged} things were damaged at {ended}"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> BoxStatus {
+        let text = r#"{"version":"0.0.1","name":"office","device_id":"abcd-efgh","started_at":100,
+            "now":3800,"caches":[{"name":"main","url_path":"/main","public":true,
+            "signing":"managed","public_keys":[],"priority":30,"root_position":1,"description":"",
+            "created_at":0,"paths_visible":7,"paths_hidden":1}],
+            "store":{"paths_visible":7,"paths_hidden":1,"nars":7,"nar_bytes":3145728,"chunks":40,
+            "damaged_chunks":0,"pack_files":1,"pack_bytes":1048576},
+            "pushes":{"under_way":0,"stored":7,"known":2,"hidden":1,"kept_first":0,"refused":3},
+            "http_connections":0,"check":{"running":null,"last":null}}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn one_screen_tells_how_the_box_is() {
+        let expected = "\
+box        office, larder 0.0.1, up 1 h 1 min
+device ID  abcd-efgh
+caches     main: 7 paths, 1 hidden
+store      7 paths, 1 hidden
+           3.0 MiB of NARs in 1.0 MiB on disk (40 chunks, 1 packs)
+pushes     0 under way; since the start: 7 stored, 2 known, 1 hidden, 0 kept the first, 3 refused
+check      none since the start; 'larder fsck' makes one
+";
+        assert_eq!(text(&status()), expected);
+        assert!(is_healthy(&status()));
+    }
+
+    #[test]
+    fn damage_is_unhealthy_and_shown() {
+        let mut damaged = status();
+        damaged.store.damaged_chunks = 2;
+        assert!(!is_healthy(&damaged));
+        assert!(text(&damaged).contains("DAMAGED    2 chunks;"), "{}", text(&damaged));
+
+        let mut checked = status();
+        let last = r#"{"started_at":1,"ended_at":60,"error":null,"records":1,"bytes":1,"paths":1,
+            "damaged":["pack 1: a record"]}"#;
+        checked.check.last = Some(serde_json::from_str(last).unwrap());
+        assert!(!is_healthy(&checked));
+        let expected = "check      1 things were damaged at 1970-01-01 00:01 UTC";
+        assert!(text(&checked).contains(expected), "{}", text(&checked));
+    }
+}

@@ -1,0 +1,158 @@
+//! `larder token`
+
+use serde::Serialize;
+
+use crate::cli::args::{TokenCommand, TokenCreateArgs};
+use crate::cli::context::Context;
+use crate::cli::duration::moment;
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::client::administration::{Grant, NewToken, TokenFacts, TokenRight};
+
+#[derive(Serialize)]
+struct Tokens {
+    tokens: Vec<TokenFacts>,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    revoked: i64,
+}
+
+pub(super) async fn run(context: &Context, command: TokenCommand) -> anyhow::Result<Exit> {
+    let administration = context.administration().await?;
+    match command {
+        TokenCommand::Create(args) => {
+            let new = new_token(args);
+            let made = administration.create_token(&new).await?;
+            context.output.note(advice(new.caches.as_deref()));
+            context.output.data(&made, |made| made.secret.clone())?;
+        }
+        TokenCommand::List => {
+            let tokens = administration.tokens().await?;
+            context.output.data(&Tokens { tokens }, |Tokens { tokens }| list(tokens))?;
+        }
+        TokenCommand::Revoke { id } => {
+            administration.revoke_token(id).await?;
+            context.output.note(&format!("revoked the token {id}"));
+            if context.output.is_json() {
+                context.output.data(&Revoked { revoked: id }, |_| String::new())?;
+            }
+        }
+    }
+    administration.close().await;
+    Ok(Exit::Done)
+}
+
+fn new_token(args: TokenCreateArgs) -> NewToken {
+    let grants: Vec<Grant> = args.caches.into_iter().map(|cache| cache.0).collect();
+    NewToken {
+        label: args.label,
+        expires_in_seconds: args.expires.map(|lifetime| lifetime.0.as_secs()),
+        caches: (!grants.is_empty()).then_some(grants),
+    }
+}
+
+/// What whoever makes a token should know.
+fn advice(grants: Option<&[Grant]>) -> &'static str {
+    match grants {
+        None => {
+            "This token is shown once. Whoever has it may do everything on the box, and may give \
+             users of its caches any path."
+        }
+        Some(grants) if grants.iter().any(|grant| grant.right != TokenRight::Read) => {
+            "This token is shown once. Whoever has it may give users of the cache any path."
+        }
+        Some(_) => "This token is shown once.",
+    }
+}
+
+fn list(tokens: &[TokenFacts]) -> String {
+    let heads = ["ID", "LABEL", "FOR", "CREATED", "EXPIRES", "LAST USED", "STATE"];
+    let row = |token: &TokenFacts| {
+        let when = |at: Option<u64>, never: &str| at.map_or(never.to_owned(), moment);
+        vec![
+            token.id.to_string(),
+            token.label.clone(),
+            if token.personal { "everything".to_owned() } else { grants(&token.caches) },
+            moment(token.created_at),
+            when(token.expires_at, "never"),
+            when(token.last_used_at, "never"),
+            if token.revoked_at.is_some() { "revoked" } else { "good" }.to_owned(),
+        ]
+    };
+    let heads = heads.map(str::to_owned).to_vec();
+    output::table(&std::iter::once(heads).chain(tokens.iter().map(row)).collect::<Vec<_>>())
+}
+
+fn grants(grants: &[Grant]) -> String {
+    let one = |grant: &Grant| {
+        let right = match grant.right {
+            TokenRight::Read => "read",
+            TokenRight::Write => "write",
+            TokenRight::ReadWrite => "readwrite",
+        };
+        format!("{}:{right}", grant.cache)
+    };
+    grants.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_tokens_shows_what_each_is_for() {
+        let personal = TokenFacts {
+            id: 1,
+            label: "made at the first start".into(),
+            personal: true,
+            caches: Vec::new(),
+            created_at: 0,
+            expires_at: None,
+            last_used_at: Some(60),
+            revoked_at: None,
+        };
+        let grant = Grant { cache: "main".parse().unwrap(), right: TokenRight::Write };
+        let ci = TokenFacts {
+            id: 2,
+            label: "CI".into(),
+            personal: false,
+            caches: vec![grant],
+            expires_at: Some(86_400),
+            last_used_at: None,
+            revoked_at: Some(7),
+            ..personal.clone()
+        };
+        let shown = list(&[personal, ci]);
+        let lines: Vec<Vec<&str>> = shown
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        let at_zero = "1970-01-01 00:00 UTC";
+        assert_eq!(
+            lines,
+            [
+                vec!["ID", "LABEL", "FOR", "CREATED", "EXPIRES", "LAST USED", "STATE"],
+                vec![
+                    "1",
+                    "made at the first start",
+                    "everything",
+                    at_zero,
+                    "never",
+                    "1970-01-01 00:01 UTC",
+                    "good"
+                ],
+                vec!["2", "CI", "main:write", at_zero, "1970-01-02 00:00 UTC", "never", "revoked"],
+            ]
+        );
+    }
+
+    #[test]
+    fn who_makes_a_token_is_told_what_it_gives() {
+        let grant = |right| [Grant { cache: "main".parse().unwrap(), right }];
+        assert!(advice(None).contains("everything"));
+        assert!(advice(Some(&grant(TokenRight::Write))).contains("any path"));
+        assert!(!advice(Some(&grant(TokenRight::Read))).contains("any path"));
+    }
+}
