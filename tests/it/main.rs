@@ -1,2 +1,18 @@
 //! Behaviour through public surfaces: the command, HTTP, QUIC and files, with a real Nix.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bad_input_quic;
+mod cli;
+mod fixture;
+mod formats;
+mod http;
+mod kill;
+mod main_job;
+mod namespaces;
+mod nix_store;
+mod quic_client;
+mod readme;
+mod resume;
+mod serve;
+mod simulation;
