@@ -54,12 +54,16 @@ pub(in crate::store) fn check(
         let limit = (*pack == end.pack).then_some(end.offset);
         let mut bad = Vec::new();
         let sound_to = scan::scan(&folder, *pack, 0, limit, |found| {
+            // A box that stops does not wait for hundreds of gigabytes to be read.
+            if inner.windows.is_closed() {
+                return Err(StoreError::Closed);
+            }
             progress(CheckProgress { done_bytes: seen.done_bytes + found.end(), ..seen });
             match found {
                 Found::Record { .. } => report.records += 1,
                 Found::Damaged { start, end } => bad.push((start, end)),
             }
-            Ok::<(), StoreError>(())
+            Ok(())
         })?;
         report.bytes += sound_to;
         for (start, end) in bad {

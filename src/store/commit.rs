@@ -13,7 +13,7 @@ use crate::store::index::caches::{CacheId, NewCache, SigningMode};
 use crate::store::index::nars::{NarFile, NarId, NewNar};
 use crate::store::index::numbers::runs;
 use crate::store::index::paths::{NewPath, Standing};
-use crate::store::index::{caches, damage, nars, numbers, paths, uploads, visibility};
+use crate::store::index::{caches, damage, meta, nars, numbers, paths, uploads, visibility};
 use crate::store::ingest::FinishedNar;
 use crate::store::pack::Kind;
 use crate::store::pack::payload;
@@ -58,6 +58,10 @@ pub(in crate::store) fn path(
         if !standing.is(new) {
             return Ok(CommitOutcome::KeptFirst);
         }
+        if let NarSource::Ingested(finished) = source {
+            // Heals a damaged one that was cut in another way.
+            nar_of(group, finished)?;
+        }
         merge_signatures(group, new.cache, hash, &standing, &new.info.signatures)?;
         return Ok(CommitOutcome::Known);
     }
@@ -101,25 +105,38 @@ pub(in crate::store) fn signatures(
     }
 }
 
-/// Makes a cache, and says so in the pack.
+/// Makes a cache. [`log_caches`] has to follow, in a later group: keys are in no pack, so a record
+/// that a crash left without its row would come back as a cache that can sign nothing.
 pub(in crate::store) fn cache(
     group: &Group<'_>,
     uuid: [u8; 16],
     new: &NewCache,
 ) -> Result<CacheId, StoreError> {
     let id = caches::insert(group.tx, uuid, new)?;
-    let record = payload::Cache {
-        uuid,
-        name: new.name.clone(),
-        is_public: new.is_public,
-        self_signed: new.signing == SigningMode::SelfSigned,
-        priority: new.priority,
-        root_position: new.root_position,
-        description: new.description.clone(),
-        created_at: new.created_at,
-    };
-    group.shared.append(Kind::Cache, &payload::encode(&record)?)?;
+    meta::add_unlogged_cache(group.tx, uuid)?;
     Ok(id)
+}
+
+/// Appends the records of caches that have none yet.
+pub(in crate::store) fn log_caches(group: &Group<'_>) -> Result<(), StoreError> {
+    for uuid in meta::unlogged_caches(group.tx)? {
+        if let Some(id) = caches::by_uuid(group.tx, uuid)? {
+            let cache = caches::get(group.tx, id)?;
+            let record = payload::Cache {
+                uuid,
+                name: cache.name,
+                is_public: cache.is_public,
+                self_signed: cache.signing == SigningMode::SelfSigned,
+                priority: cache.priority,
+                root_position: cache.root_position,
+                description: cache.description,
+                created_at: cache.created_at,
+            };
+            group.shared.append(Kind::Cache, &payload::encode(&record)?)?;
+        }
+        meta::remove_unlogged_cache(group.tx, uuid)?;
+    }
+    Ok(())
 }
 
 /// Appends the record of a NAR's chunks.

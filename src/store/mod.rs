@@ -31,6 +31,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::warn;
 
 use crate::formats::signature::Signature;
 use crate::formats::{Sha256Hash, StorePathHash};
@@ -106,13 +107,16 @@ impl Store {
     /// [`StoreError::CacheExists`] if the name is taken.
     pub async fn create_cache(&self, new: NewCache) -> Result<Cache, StoreError> {
         let uuid = layout::new_uuid()?;
-        self.0
-            .writer
-            .run(move |group| {
-                let id = commit::cache(group, uuid, &new)?;
-                caches::get(group.tx, id)
-            })
-            .await
+        let made = self.0.writer.run(move |group| {
+            let id = commit::cache(group, uuid, &new)?;
+            caches::get(group.tx, id)
+        });
+        let made = made.await?;
+        if let Err(error) = self.0.writer.run(commit::log_caches).await {
+            // The cache is made; only a rebuild of the index would not know it.
+            warn!(error = %error, "A cache is not in the packs yet; the next start tries again");
+        }
+        Ok(made)
     }
 
     /// All caches, by name.

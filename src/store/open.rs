@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::store::assemble::{PREFETCHES_MAX, WINDOWS_READ_MAX};
 use crate::store::check::{CheckProgress, CheckReport};
+use crate::store::commit;
 use crate::store::error::StoreError;
 use crate::store::filter::PathFilter;
 use crate::store::heal;
@@ -76,6 +77,9 @@ pub(in crate::store) fn open(
         windows: Arc::new(Semaphore::new(WINDOWS_READ_MAX)),
         prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
     };
+    if !inner.readers.read(meta::unlogged_caches)?.is_empty() {
+        inner.writer.run_blocking(commit::log_caches)?;
+    }
     heal::refresh(&inner)?;
     Ok(inner)
 }

@@ -100,7 +100,6 @@ impl Pending {
             return Ok(AppendOutcome::LookAgain);
         }
         let appended = appender.append(Kind::Chunk, chunk.id.0, chunk.raw_len, chunk.frame)?;
-        state.align(appender.epoch());
         let row = ChunkRow {
             number: state.next_number,
             id: chunk.id,
@@ -118,6 +117,8 @@ impl Pending {
             taken_up: false,
         };
         state.chunks.insert(chunk.id, entry);
+        // Behind the insert: a sync that failed since the append has taken this chunk too.
+        state.align(appender.epoch());
         Ok(AppendOutcome::Stored { row, fresh_bytes: state.fresh_bytes })
     }
 
@@ -147,10 +148,12 @@ impl Pending {
             state.chunks.values_mut().for_each(|entry| entry.taken_up = false);
         }
         state.departures += 1;
+        state.align(appender.epoch());
+        // Somebody else may have seen the new epoch first, while these were still taken up.
+        state.forget_lost();
         if state.chunks.is_empty() {
             state.chunks.shrink_to(CHUNKS_KEPT_ROOM_FOR);
         }
-        state.align(appender.epoch());
     }
 
     /// Whether anything waits for a commit.
@@ -176,8 +179,13 @@ impl State {
         if self.epoch != epoch {
             self.epoch = epoch;
             self.departures += 1;
-            self.chunks.retain(|_, entry| entry.taken_up || entry.epoch == epoch);
+            self.forget_lost();
         }
+    }
+
+    fn forget_lost(&mut self) {
+        let epoch = self.epoch;
+        self.chunks.retain(|_, entry| entry.taken_up || entry.epoch == epoch);
     }
 }
 
@@ -192,4 +200,48 @@ pub(in crate::store) struct NewChunk<'a> {
     pub(in crate::store) frame: &'a [u8],
     pub(in crate::store) token: TokenId,
     pub(in crate::store) at: UnixSeconds,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io;
+
+    use super::*;
+    use crate::store::pack::{Disk, RealDisk};
+
+    /// A disk that cannot sync.
+    #[derive(Debug)]
+    struct NeverSyncs;
+
+    impl Disk for NeverSyncs {
+        fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+            RealDisk.write(file, bytes, offset)
+        }
+
+        fn sync(&self, _file: &File) -> io::Result<()> {
+            Err(io::Error::other("told to fail"))
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_a_sync_lost_is_forgotten_also_if_somebody_looked_before_the_group_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Box::new(NeverSyncs);
+        let appender =
+            Appender::open(folder.path(), [1; 16], 1 << 20, Position::default(), disk).unwrap();
+        let pending = Pending::new(1, appender.epoch());
+        let (id, token) = (ChunkId([7; 32]), TokenId(1));
+        let chunk = NewChunk { id, raw_len: 5, frame: b"frame", token, at: 0 };
+        pending.append(&appender, &chunk, pending.departures()).unwrap();
+
+        let taken = pending.take_up(&appender);
+        assert_eq!(taken.chunks.len(), 1);
+        appender.sync(taken.epoch).unwrap_err();
+        let _looked = pending.find(&appender, id);
+        pending.settle(&appender, false);
+
+        assert!(pending.find(&appender, id).is_none(), "its bytes were cut off");
+        assert!(pending.take_up(&appender).chunks.is_empty());
+    }
 }

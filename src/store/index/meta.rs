@@ -1,5 +1,6 @@
 //! What the index knows about itself: the store's UUID, and up to where it has read the packs.
 
+use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::store::error::StoreError;
@@ -41,4 +42,39 @@ pub(in crate::store) fn set_position(
         .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('position', ?)")?
         .execute(params![bytes])?;
     Ok(())
+}
+
+/// Before the UUID, in hexadecimal, of a cache that no pack tells of yet.
+const UNLOGGED_CACHE: &str = "unlogged-cache-";
+
+/// Notes a cache whose record is still to be appended.
+pub(in crate::store) fn add_unlogged_cache(
+    connection: &Connection,
+    uuid: [u8; 16],
+) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";
+    connection.execute(sql, params![unlogged_name(uuid), uuid])?;
+    Ok(())
+}
+
+/// Forgets that note.
+pub(in crate::store) fn remove_unlogged_cache(
+    connection: &Connection,
+    uuid: [u8; 16],
+) -> Result<(), StoreError> {
+    connection.execute("DELETE FROM meta WHERE name = ?", [unlogged_name(uuid)])?;
+    Ok(())
+}
+
+/// The caches whose records are still to be appended.
+pub(in crate::store) fn unlogged_caches(
+    connection: &Connection,
+) -> Result<Vec<[u8; 16]>, StoreError> {
+    let mut statement = connection.prepare("SELECT value FROM meta WHERE name LIKE ? || '%'")?;
+    let rows = statement.query_map([UNLOGGED_CACHE], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn unlogged_name(uuid: [u8; 16]) -> String {
+    format!("{UNLOGGED_CACHE}{}", HEXLOWER.encode(&uuid))
 }

@@ -1,10 +1,20 @@
 //! The power may go at any instant: what was acknowledged is back, the rest is absent or whole.
 
 use std::fs;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{NOW, TOKEN, TestNar, TestStore, copy_folder, options_at};
+use tempfile::TempDir;
+
+use super::{NOW, REAL, TOKEN, TestNar, TestStore, copy_folder, new_cache, options_at};
+use crate::formats::signature::SecretKey;
+use crate::store::pack::Disk;
 use crate::store::{
-    CommitOutcome, NarSource, Store, StoreError, StoreOptions, TokenId, rebuild_index,
+    CommitOutcome, NarSource, NewCache, Store, StoreError, StoreOptions, TokenId, open,
+    rebuild_index,
 };
 
 #[tokio::test]
@@ -216,4 +226,52 @@ async fn an_index_that_is_garbage_is_not_opened_and_can_be_rebuilt() {
     rebuild_index(StoreOptions::at(&test.data()), &|_progress| ()).unwrap();
 
     test.reopen().await.assert_served(&nar, &path).await;
+}
+
+/// A disk that keeps a copy of the data folder as it is right behind each write.
+#[derive(Debug)]
+struct Copies {
+    data: PathBuf,
+    copies: PathBuf,
+    made: Arc<AtomicU32>,
+}
+
+impl Disk for Copies {
+    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        REAL.write(file, bytes, offset)?;
+        let folder = self.copies.join(self.made.fetch_add(1, Ordering::SeqCst).to_string());
+        fs::create_dir(&folder)?;
+        copy_folder(&self.data, &folder.join("data"));
+        Ok(())
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        REAL.sync(file)
+    }
+}
+
+#[tokio::test]
+async fn a_cache_never_comes_back_without_its_key() {
+    let (folder, copies) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let made = Arc::new(AtomicU32::new(0));
+    let data = folder.path().join("data");
+    let disk = Copies { data, copies: copies.path().to_owned(), made: Arc::clone(&made) };
+    let inner = open::open(&options_at(folder.path()), Box::new(disk)).unwrap();
+    let store = Store(Arc::new(inner));
+    let key = SecretKey::from_seed("main.box.local-1", &[3; 32]).unwrap();
+    store.create_cache(NewCache { key: Some(key), ..new_cache("main") }).await.unwrap();
+
+    let made = made.load(Ordering::SeqCst);
+    assert!(made > 0);
+    for copy in 0..made {
+        let at = copies.path().join(copy.to_string());
+        let cut = Store::open(options_at(&at)).unwrap();
+        let caches = cut.caches().await.unwrap();
+        assert!(caches.iter().all(|cache| !cache.keys.is_empty()), "after write {copy}");
+        cut.close().await.unwrap();
+        // Nor is it lost with the index, whenever the power went.
+        fs::remove_file(at.join("data/larder.db")).unwrap();
+        let again = Store::open(options_at(&at)).unwrap();
+        assert_eq!(again.caches().await.unwrap().len(), caches.len(), "after write {copy}");
+    }
 }

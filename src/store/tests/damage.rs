@@ -83,6 +83,22 @@ async fn the_same_frame_heals_without_changing_what_was_published() {
 }
 
 #[tokio::test]
+async fn a_nar_that_was_cut_in_another_way_heals_a_visible_path() {
+    let nar = TestNar::random(21, 1_000_000);
+    let (test, _at) = damaged(&nar, 2).await;
+    let path = test.path(&nar, "damaged", &[]);
+    let before = test.file(&nar).await;
+    test.raw(&nar).await.unwrap_err();
+
+    assert_eq!(test.push(&nar.cut_every(100_000), &path).await, CommitOutcome::Known);
+
+    test.assert_served(&nar, &path).await;
+    assert_eq!(test.file(&nar).await.revision, before.revision + 1);
+    let test = test.reopened().await;
+    test.assert_served(&nar, &path).await;
+}
+
+#[tokio::test]
 async fn damage_that_an_ingest_meets_itself_is_asked_for_again() {
     let nar = TestNar::random(3, 1_000_000);
     let (test, _at) = damaged(&nar, 4).await;

@@ -222,6 +222,18 @@ impl TestNar {
         Self { hash: Sha256Hash::of(&bytes), bytes: Arc::new(bytes), chunks }
     }
 
+    /// The same NAR from a client that cuts by length.
+    fn cut_every(&self, length: usize) -> Self {
+        let mut compressor = Compressor::new(3).unwrap();
+        let chunk = |raw: &[u8]| {
+            let id = ChunkId(*blake3::hash(raw).as_bytes());
+            let raw_len = u32::try_from(raw.len()).unwrap();
+            (ChunkRef { id, raw_len }, compressor.compress(raw).unwrap())
+        };
+        let chunks = self.bytes.chunks(length).map(chunk).collect();
+        Self { chunks, ..self.clone() }
+    }
+
     fn size(&self) -> u64 {
         u64::try_from(self.bytes.len()).unwrap()
     }

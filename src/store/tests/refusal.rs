@@ -1,11 +1,14 @@
 //! What is not taken in, and folders that are not opened.
 
 use std::fs;
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::{NOW, TOKEN, TestNar, TestStore, new_cache, options_at};
 use crate::formats::Sha256Hash;
 use crate::formats::frame::Compressor;
-use crate::store::{CommitOutcome, IngestError, NarSource, Store, StoreError, TokenId};
+use crate::store::{
+    CheckProgress, CommitOutcome, IngestError, NarSource, Store, StoreError, TokenId,
+};
 use crate::wire::message::{ChunkId, ChunkRef};
 
 /// What an ingest of `nar` fails with when it declares `hash` and `size`.
@@ -75,7 +78,7 @@ async fn a_frame_that_is_not_what_was_declared_is_refused() {
         }
         let error = add(wrong_id, &frame);
         assert!(matches!(error, IngestError::WrongChunk { index: 0 }), "{error:?}");
-        for raw_len in [0, 1, 16 * 1024 - 1, 256 * 1024 + 1, 900_000] {
+        for raw_len in [0, 256 * 1024 + 1, 900_000] {
             let error = add(ChunkRef { id, raw_len }, &frame);
             assert!(matches!(error, IngestError::ChunkLength { .. }), "{error:?}");
         }
@@ -83,6 +86,28 @@ async fn a_frame_that_is_not_what_was_declared_is_refused() {
     .await
     .unwrap();
     assert_eq!(test.store.stats().await.unwrap().chunks, 0);
+}
+
+#[tokio::test]
+async fn only_the_last_chunk_may_be_short() {
+    let test = TestStore::new().await;
+    let nar = TestNar::random(9, 40_000).bytes;
+    let store = test.store.clone();
+    tokio::task::spawn_blocking(move || {
+        let size = u64::try_from(nar.len()).unwrap();
+        let mut ingest = store.begin_ingest(Sha256Hash::of(&nar), size, TOKEN, NOW);
+        let (short, rest) = nar.split_at(16 * 1024 - 1);
+        let mut add = |raw: &[u8]| {
+            let id = ChunkId(*blake3::hash(raw).as_bytes());
+            let chunk = ChunkRef { id, raw_len: u32::try_from(raw.len()).unwrap() };
+            ingest.add(chunk, Some(&Compressor::new(3).unwrap().compress(raw).unwrap()))
+        };
+        assert_eq!(add(short).unwrap(), crate::store::Added::Taken);
+        let error = add(rest).unwrap_err();
+        assert!(matches!(error, IngestError::ChunkLength { index: 0, raw_len: 16_383 }));
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -210,4 +235,35 @@ async fn a_closed_store_says_so() {
     assert!(matches!(read, Some(Err(StoreError::Closed))), "{read:?}");
     let ingest = test.ingest(&nar, TOKEN).await;
     assert!(matches!(ingest, Err(IngestError::Store(StoreError::Closed))), "{ingest:?}");
+}
+
+#[tokio::test]
+async fn a_check_ends_when_the_store_is_closed() {
+    let test = TestStore::new().await;
+    for text in ["one", "two", "three"] {
+        let nar = TestNar::of(text.as_bytes());
+        test.push(&nar, &test.path(&nar, text, &[])).await;
+    }
+    let (begun, has_begun) = mpsc::channel();
+    let (close, is_closed) = mpsc::channel::<()>();
+    let is_closed = Mutex::new(is_closed);
+    let progress = Arc::new(move |_: CheckProgress| {
+        let _told_before = begun.send(());
+        let _closed = is_closed.lock().unwrap().recv();
+    });
+    let store = test.store.clone();
+    let stop = tokio::task::spawn_blocking(move || {
+        has_begun.recv().unwrap();
+        close
+    });
+    let checking = store.check(progress);
+    let closing = async {
+        let close = stop.await.unwrap();
+        test.store.close().await.unwrap();
+        drop(close);
+    };
+
+    let (checked, ()) = tokio::join!(checking, closing);
+
+    assert!(matches!(checked, Err(StoreError::Closed)), "{checked:?}");
 }
