@@ -360,3 +360,80 @@ async fn administration_is_not_for_everybodys_paths() {
     }
     assert_goes_on(&larder, &client, 9).await;
 }
+
+/// A NAR of a directory whose entries are symlinks with these names, in this order.
+fn nar_of_names(names: &[&[u8]]) -> Vec<u8> {
+    let mut nar = Vec::new();
+    let mut say = |words: &[&[u8]]| words.iter().for_each(|word| push_word(&mut nar, word));
+    say(&[b"nix-archive-1", b"(", b"type", b"directory"]);
+    for name in names {
+        say(&[b"entry", b"(", b"name", name, b"node"]);
+        say(&[b"(", b"type", b"symlink", b"target", b"/etc/passwd", b")", b")"]);
+    }
+    say(&[b")"]);
+    nar
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nars_that_no_directory_can_hold_are_refused() {
+    let larder = TestBox::start();
+    let (client, _control) = greeted(&larder).await;
+    let planted: [&[&[u8]]; 9] = [
+        &[b".."],
+        &[b"."],
+        &[b""],
+        &[b"../../etc/cron.d/x"],
+        &[b"a/b"],
+        &[b"/"],
+        &[b"a\0b"],
+        &[b"b", b"a"],
+        &[b"a", b"a"],
+    ];
+    for names in planted {
+        let path = TinyPath::of_nar(nar_of_names(names));
+        assert_eq!(refusal_code(&client, &path.offer()).await, RefusalCode::BadNar, "{names:?}");
+        assert!(!path.is_served(&larder), "{names:?}");
+    }
+    let sound = TinyPath::of_nar(nar_of_names(&[b"a", b"b"]));
+    assert_eq!(answer_to(&client, &sound.offer()).await, BoxMessage::Done(PushOutcome::Stored));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn references_that_are_no_store_paths_are_refused() {
+    let larder = TestBox::start();
+    let (client, _control) = greeted(&larder).await;
+    let mut path = TinyPath::new(b"refers");
+    let reference = format!("{}-reference", "0".repeat(32));
+    path.info.references = vec![reference.parse().unwrap()];
+    let good = encode(&path.offer()).unwrap();
+    let place = good.windows(reference.len()).position(|text| text == reference.as_bytes());
+    for wrong in [b'/', b'\n', b' ', 0, 0xff] {
+        let mut bytes = good.to_vec();
+        bytes[place.unwrap() + 35] = wrong;
+        let mut stream = client.open().await;
+        stream.say_bytes(&bytes).await;
+        stream.finish();
+        assert_eq!(stream.refusal().await.code, RefusalCode::BadRequest, "{wrong}");
+        assert!(!path.is_served(&larder), "{wrong}");
+    }
+    let hidden = PushOutcome::Hidden { missing: vec![reference] };
+    assert_eq!(answer_to(&client, &path.offer()).await, BoxMessage::Done(hidden));
+    assert!(!path.is_served(&larder));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_nar_under_a_visible_name_is_told_that_the_first_was_kept() {
+    let larder = TestBox::start();
+    let (client, _control) = greeted(&larder).await;
+    let first = TinyPath::new(b"built once");
+    let mut second = TinyPath::new(b"built twice");
+    second.info.store_path = first.info.store_path.clone();
+    assert_eq!(answer_to(&client, &first.offer()).await, BoxMessage::Done(PushOutcome::Stored));
+
+    let answer = answer_to(&client, &second.offer()).await;
+
+    assert_eq!(answer, BoxMessage::Done(PushOutcome::KeptFirst));
+    let narinfo = get(&larder.url(&format!("main/{}.narinfo", first.info.store_path.hash())));
+    let narinfo = String::from_utf8(narinfo.unwrap()).unwrap();
+    assert!(narinfo.contains(&first.info.nar_hash.to_string()), "{narinfo}");
+}

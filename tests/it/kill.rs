@@ -13,6 +13,8 @@ use crate::fixture::larder::TestBox;
 use crate::fixture::nix::NixStore;
 use crate::fixture::served::{assert_served, narinfo};
 
+/// What retransmissions and acknowledgements may add to one push.
+const SENT_NOISE_BYTES: u64 = 2 << 20;
 /// Kills unless the environment says otherwise.
 const KILLS: u64 = 50;
 
@@ -106,9 +108,10 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         let again = larder.push("main", &absolute);
         let known = again["known"].as_u64().unwrap();
         assert!(known >= u64::try_from(acknowledged.len()).unwrap(), "{again}: {context}");
-        if known > 0 {
-            assert!(again["sent_bytes"].as_u64().unwrap() < whole_bytes, "{again}: {context}");
-        }
+        // Half of what was known, so that acknowledgements and repeats on the wire do not count.
+        let spared = acknowledged.iter().map(|path| nix.nar_size(path)).sum::<u64>() / 2;
+        let sent = again["sent_bytes"].as_u64().unwrap();
+        assert!(spared < SENT_NOISE_BYTES || sent + spared < whole_bytes, "{again}: {context}");
         paths.iter().for_each(|path| assert_served(&larder, &nix, path));
     }
     println!("{kills} kills, {acknowledged_in_all} paths had been acknowledged");
