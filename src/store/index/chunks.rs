@@ -5,6 +5,7 @@
 //! its whole BLAKE3.
 
 #[cfg(test)]
+#[cfg(figures)]
 mod figures;
 #[cfg(test)]
 mod tests;

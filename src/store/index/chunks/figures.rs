@@ -1,7 +1,7 @@
 //! The figures of FORMAT.md: what the index costs at six million chunks.
 //!
 //! ```text
-//! cargo test --lib chunk_index_figures -- --ignored --nocapture
+//! RUSTFLAGS='--cfg figures' cargo test --lib chunk_index_figures -- --nocapture
 //! ```
 //!
 //! `CHUNKS` in the environment asks for another count. Cold means: caches of the system dropped
@@ -22,7 +22,6 @@ const COMMIT_CHUNKS: u64 = 256;
 const LOOK_UPS: u64 = 2000;
 
 #[test]
-#[ignore = "a measurement of minutes, not a check; since 2026-11-23"]
 fn chunk_index_figures() {
     let total = std::env::var("CHUNKS").map_or(6_000_000, |count| count.parse().unwrap());
     let folder = TempDir::new().unwrap();
