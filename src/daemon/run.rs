@@ -112,7 +112,7 @@ pub enum DaemonError {
 /// Runs a box until SIGTERM or SIGINT, or until a part of it fails. `tell` is called once, when
 /// everything listens.
 ///
-/// On a signal the box stops taking connections, gives those under way [`DRAIN_MAX`] to finish
+/// On a signal the box stops taking connections, gives those under way `DRAIN_MAX` to finish
 /// and closes the store. A second signal ends the wait.
 ///
 /// # Errors

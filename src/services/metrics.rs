@@ -83,7 +83,7 @@ struct PushLabels {
 }
 
 /// Everything that is counted. Counters go up from the start of the box; what is in the store is
-/// as of the last [`note_store`](Self::note_store).
+/// as of its last count.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,

@@ -90,6 +90,9 @@ impl Upload {
         &mut self,
         frames: Vec<(usize, Bytes)>,
     ) -> Result<Vec<usize>, PublishError> {
+        if frames.is_empty() && self.intake.as_mut().is_some_and(|intake| intake.end_if_taken()) {
+            return Ok(Vec::new());
+        }
         self.inner.metrics.push_received(frames.iter().map(|(_, frame)| frame.len()).sum());
         let again = self.on_blocking_thread(move |intake| intake.take(frames)).await?;
         if !again.is_empty() {
@@ -186,6 +189,12 @@ impl Intake {
         Ok(wanted)
     }
 
+    /// Ends the oldest batch if the store has all of it, which costs no work.
+    fn end_if_taken(&mut self) -> bool {
+        let is_taken = |batch: &mut Batch| batch.next == batch.chunks.len();
+        self.batches.pop_front_if(is_taken).is_some()
+    }
+
     fn take(&mut self, frames: Vec<(usize, Bytes)>) -> Result<Vec<usize>, PublishError> {
         let all_have_come = frames.is_empty();
         let batch = self.batches.front_mut().ok_or(PublishError::FramesUnasked)?;
@@ -213,7 +222,7 @@ impl Intake {
             }
         }
         if all_have_come {
-            self.batches.pop_front();
+            self.end_if_taken();
         }
         Ok(Vec::new())
     }
