@@ -1,7 +1,5 @@
 //! The command line as it is typed. docs/cli.md describes every option for people.
 
-#![allow(rustdoc::broken_intra_doc_links, reason = "the docs here are the help that people read")]
-
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
