@@ -163,8 +163,8 @@ impl Push {
         loop {
             let (open, sent) = (self.lacking().count(), self.sent_bytes());
             let Err(error) = self.round().await else { break };
-            let got_further = self.sent_bytes().saturating_sub(sent) >= PROGRESS_BYTES;
-            if got_further || self.lacking().count() < open {
+            let sent = self.sent_bytes().saturating_sub(sent);
+            if got_further(&error, sent) || self.lacking().count() < open {
                 tries = 0;
             }
             if let Err(error) = self.reconnect(&mut tries, error).await {
@@ -384,6 +384,13 @@ fn stops_all(error: &RequestError) -> bool {
     })
 }
 
+/// Whether a round that ended in `error`, and finished no path, brought something all the same. What
+/// the box took in and then refused does not count: it may be refused for ever.
+fn got_further(error: &PushError, sent_bytes: u64) -> bool {
+    let is_refusal = matches!(error, PushError::Request(error) if error.refusal().is_some());
+    !is_refusal && sent_bytes >= PROGRESS_BYTES
+}
+
 fn pause_before(try_number: u32) -> Duration {
     let doubled = PAUSE_FIRST.saturating_mul(1 << try_number.saturating_sub(1).min(10));
     doubled.min(PAUSE_MAX)
@@ -398,6 +405,15 @@ mod tests {
         let pauses: Vec<_> = (1..=TRIES_MAX).map(|n| pause_before(n).as_millis()).collect();
         assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(pause_before(u32::MAX), PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_path_that_the_box_takes_in_and_refuses_is_not_sent_for_ever() {
+        let busy = RequestError::Refused(crate::wire::Refusal::new(RefusalCode::Busy, "again"));
+        assert!(busy.is_transient());
+        assert!(!got_further(&busy.into(), 10 * PROGRESS_BYTES));
+        assert!(got_further(&RequestError::TimedOut.into(), PROGRESS_BYTES));
+        assert!(!got_further(&RequestError::TimedOut.into(), PROGRESS_BYTES - 1));
     }
 
     #[test]
