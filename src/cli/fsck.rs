@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Complaint, Exit};
-use crate::cli::output::{Output, bytes};
+use crate::cli::output::{Output, bytes, counted};
 use crate::client::administration::{AdminError, Administration, EndedCheck};
 use crate::daemon::{ServeOverrides, Settings};
 use crate::store::rebuild_index as rebuild;
@@ -92,7 +92,11 @@ fn text(findings: &Findings) -> String {
         0 => "all is well".to_owned(),
         count => format!("{count} damaged; push the paths again to mend them"),
     };
-    lines.push(format!("read {records} records ({read}) of {paths} paths: {verdict}"));
+    lines.push(format!(
+        "read {} ({read}) of {}: {verdict}",
+        counted(*records, "record"),
+        counted(*paths, "path")
+    ));
     lines.join("\n")
 }
 
@@ -103,12 +107,12 @@ mod tests {
     #[test]
     fn the_verdict_stands_last() {
         let mut findings = Findings { records: 3, bytes: 2048, paths: 1, damaged: Vec::new() };
-        assert_eq!(text(&findings), "read 3 records (2.0 KiB) of 1 paths: all is well");
+        assert_eq!(text(&findings), "read 3 records (2.0 KiB) of 1 path: all is well");
         findings.damaged.push("pack 1 at 64: a chunk".to_owned());
         assert_eq!(
             text(&findings),
             "damaged: pack 1 at 64: a chunk\n\
-             read 3 records (2.0 KiB) of 1 paths: 1 damaged; push the paths again to mend them"
+             read 3 records (2.0 KiB) of 1 path: 1 damaged; push the paths again to mend them"
         );
     }
 }

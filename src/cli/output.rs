@@ -152,6 +152,12 @@ fn say(text: &str) {
     let _nobody_reads = writeln!(error, "{text}").and_then(|()| error.flush());
 }
 
+/// `1 path`, `2 paths`: for words whose plural ends in an s.
+pub(super) fn counted(count: u64, word: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {word}{ending}")
+}
+
 /// Bytes with a fitting unit, such as `1.2 GiB`.
 pub(super) fn bytes(count: u64) -> String {
     bytesize::ByteSize(count).display().iec().to_string()

@@ -1,6 +1,7 @@
 //! `larder serve`
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::daemon::logging::{self, LogFilter};
+use crate::daemon::settings::{DATA_DEFAULT, PORT_DEFAULT};
 use crate::daemon::{ServeOverrides, Settings, Summary};
 
 /// What programs that start a box want to know, on one line.
@@ -85,11 +87,27 @@ fn text(started: &Started) -> String {
     if let (Some(url), Some(key)) = (started.urls.first(), &started.public_key) {
         text.push_str(&format!(
             "\nTry next, with the path of something you built for PATH:\n  \
-             larder push main PATH\n  \
-             nix-store -r PATH --option substituters {url} --option trusted-public-keys {key}\n"
+             {}\n  \
+             nix-store -r PATH --option substituters {url} --option trusted-public-keys {key}\n",
+            push_command(started)
         ));
     }
     text
+}
+
+/// What pushes from this folder: `larder` finds a box by itself whose data is in ./larder-data
+/// and that listens at the usual port.
+fn push_command(started: &Started) -> String {
+    let usual_port = format!(":{PORT_DEFAULT}");
+    if Path::new(&started.data) != Path::new(DATA_DEFAULT) {
+        let saved = started.admin_token_file.as_ref();
+        let save = saved.map(|file| format!("larder authtoken --stdin < {file}\n  "));
+        format!("{}larder --host {} push main PATH", save.unwrap_or_default(), started.quic)
+    } else if !started.quic.ends_with(&usual_port) {
+        format!("larder --host {} push main PATH", started.quic)
+    } else {
+        "larder push main PATH".to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +127,7 @@ mod tests {
                 "http://192.168.1.7:5273".into(),
             ],
             http_port: 5273,
-            quic_port: 5274,
+            quic_port: 5273,
             device_id: DeviceId([0; 20]),
             public_key: Some(key.public_key()),
             admin_token_file: Some(PathBuf::from("./larder-data/admin.token")),
@@ -140,10 +158,28 @@ Try next, with the path of something you built for PATH:
     }
 
     #[test]
+    fn the_next_command_names_the_box_where_it_is_not_found_by_itself() {
+        let next = |change: fn(&mut Summary)| {
+            let mut summary = summary();
+            change(&mut summary);
+            push_command(&Started::new(&summary))
+        };
+        let elsewhere = "larder --host 192.168.1.7:80 push main PATH";
+        assert_eq!(next(|summary| summary.quic_port = 80), elsewhere);
+        let saved = next(|summary| {
+            summary.data = "/srv/larder".into();
+            summary.admin_token_file = Some("/srv/larder/admin.token".into());
+        });
+        let expected = "larder authtoken --stdin < /srv/larder/admin.token\n  \
+                        larder --host 192.168.1.7:5273 push main PATH";
+        assert_eq!(saved, expected);
+    }
+
+    #[test]
     fn a_program_reads_addresses_that_it_can_connect_to() {
         let started = Started::new(&summary());
         assert_eq!(started.http, "192.168.1.7:5273");
-        assert_eq!(started.quic, "192.168.1.7:5274");
+        assert_eq!(started.quic, "192.168.1.7:5273");
         let hermit = Summary { http_addresses: Vec::new(), ..summary() };
         assert_eq!(Started::new(&hermit).http, "127.0.0.1:5273");
     }

@@ -3,7 +3,7 @@
 use crate::cli::context::Context;
 use crate::cli::duration::{moment, span};
 use crate::cli::exit::Exit;
-use crate::cli::output::{bytes, facts};
+use crate::cli::output::{bytes, counted, facts};
 use crate::client::administration::{BoxStatus, CheckFacts};
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
@@ -27,7 +27,7 @@ fn text(status: &BoxStatus) -> String {
             0 => String::new(),
             hidden => format!(", {hidden} hidden"),
         };
-        format!("{}: {} paths{hidden}", cache.name, cache.paths_visible)
+        format!("{}: {}{hidden}", cache.name, counted(cache.paths_visible, "path"))
     });
     let mut shown = vec![
         ("box", format!("{}, larder {}, up {up}", status.name, status.version)),
@@ -36,13 +36,13 @@ fn text(status: &BoxStatus) -> String {
         (
             "store",
             format!(
-                "{} paths, {} hidden\n{} of NARs in {} on disk ({} chunks, {} packs)",
-                store.paths_visible,
+                "{}, {} hidden\n{} of NARs in {} on disk ({}, {})",
+                counted(store.paths_visible, "path"),
                 store.paths_hidden,
                 bytes(store.nar_bytes),
                 bytes(store.pack_bytes),
-                store.chunks,
-                store.pack_files
+                counted(store.chunks, "chunk"),
+                counted(store.pack_files, "pack")
             ),
         ),
         (
@@ -62,8 +62,8 @@ fn text(status: &BoxStatus) -> String {
     ];
     if store.damaged_chunks > 0 {
         let sentence = format!(
-            "{} chunks; the paths that need them are not served whole until they are pushed again",
-            store.damaged_chunks
+            "{}; the paths that need them are not served whole until they are pushed again",
+            counted(store.damaged_chunks, "chunk")
         );
         shown.push(("DAMAGED", sentence));
     }
@@ -82,6 +82,7 @@ fn check_text(check: &CheckFacts) -> String {
             match (&last.error, last.damaged.len()) {
                 (Some(error), _) => format!("failed at {ended}: {error}"),
                 (None, 0) => format!("all was well at {ended}"),
+                (None, 1) => format!("1 thing was damaged at {ended}"),
                 (None, damaged) => format!("{damaged} things were damaged at {ended}"),
             }
         }
@@ -111,7 +112,7 @@ box        office, larder 0.0.1, up 1 h 1 min
 device ID  abcd-efgh
 caches     main: 7 paths, 1 hidden
 store      7 paths, 1 hidden
-           3.0 MiB of NARs in 1.0 MiB on disk (40 chunks, 1 packs)
+           3.0 MiB of NARs in 1.0 MiB on disk (40 chunks, 1 pack)
 pushes     0 under way; since the start: 7 stored, 2 known, 1 hidden, 0 kept the first, 3 refused
 check      none since the start; 'larder fsck' makes one
 ";
@@ -131,7 +132,7 @@ check      none since the start; 'larder fsck' makes one
             "damaged":["pack 1: a record"]}"#;
         checked.check.last = Some(serde_json::from_str(last).unwrap());
         assert!(!is_healthy(&checked));
-        let expected = "check      1 things were damaged at 1970-01-01 00:01 UTC";
+        let expected = "check      1 thing was damaged at 1970-01-01 00:01 UTC";
         assert!(text(&checked).contains(expected), "{}", text(&checked));
     }
 }

@@ -99,8 +99,8 @@ fn machine_name() -> String {
     name.trim().to_owned()
 }
 
-/// Beside where the box was started.
-const DATA_DEFAULT: &str = "./larder-data";
+/// The data folder where nobody says otherwise: beside where the box was started.
+pub const DATA_DEFAULT: &str = "./larder-data";
 /// All addresses, IPv6 and IPv4 alike.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT_DEFAULT);
 
