@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::error;
 
-use crate::store::pack::record::{PACK_HEADER_LEN, RecordHeader, pack_header, payload_sum};
+use crate::store::pack::record::{
+    HeaderKey, PACK_HEADER_LEN, RecordHeader, pack_header, payload_sum,
+};
 use crate::store::pack::{Kind, Location, PackError, Position, path_of};
 
 /// Appends records to packs.
@@ -22,6 +24,7 @@ use crate::store::pack::{Kind, Location, PackError, Position, path_of};
 pub(in crate::store) struct Appender {
     folder: PathBuf,
     store: [u8; 16],
+    key: HeaderKey,
     pack_bytes_max: u64,
     disk: Box<dyn Disk>,
     state: Mutex<State>,
@@ -109,7 +112,8 @@ impl Appender {
             state.next_pack += 1;
         }
         let folder = folder.to_owned();
-        Ok(Self { folder, store, pack_bytes_max, disk, state: Mutex::new(state) })
+        let key = HeaderKey::of(store);
+        Ok(Self { folder, store, key, pack_bytes_max, disk, state: Mutex::new(state) })
     }
 
     /// Grows when records that were appended and not synced are lost.
@@ -232,7 +236,7 @@ impl Appender {
         let location =
             Location { pack: open.pack, offset: open.end, stored_len: header.stored_len };
         let mut bytes = Vec::with_capacity(64 + payload.len());
-        bytes.extend_from_slice(&header.to_bytes(open.pack, open.end));
+        bytes.extend_from_slice(&header.to_bytes(&self.key, open.pack, open.end));
         bytes.extend_from_slice(payload);
         let written = self.disk.write(&open.file, &bytes, open.end);
         written.map_err(PackError::file("write", &path_of(&self.folder, open.pack)))?;
