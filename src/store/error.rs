@@ -155,6 +155,9 @@ pub enum StoreError {
     /// The commit that this call was part of failed as a whole; nothing of it was kept.
     #[error("the commit failed")]
     CommitFailed(#[source] Arc<StoreError>),
+    /// SQLite took a transaction back by itself, as it does where the disk is full.
+    #[error("the index took a commit back before it was whole")]
+    TakenBack,
     /// A task of the store panicked or was cancelled.
     #[error("a task of the store ended early")]
     Task(#[from] tokio::task::JoinError),
