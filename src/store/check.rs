@@ -53,7 +53,7 @@ pub(in crate::store) fn check(
     for pack in &packs {
         let limit = (*pack == end.pack).then_some(end.offset);
         let mut bad = Vec::new();
-        let sound_to = scan::scan(&folder, *pack, 0, limit, |found| {
+        let sound_to = scan::scan(&folder, inner.shared.packs.key(), *pack, 0, limit, |found| {
             // A box that stops does not wait for hundreds of gigabytes to be read.
             if inner.windows.is_closed() {
                 return Err(StoreError::Closed);

@@ -9,6 +9,7 @@ use rusqlite::{Connection, params};
 use crate::formats::signature::Signature;
 use crate::formats::{StorePathHash, limits};
 use crate::store::error::StoreError;
+use crate::store::group::Group;
 use crate::store::index::caches::{CacheId, NewCache, SigningMode};
 use crate::store::index::nars::{NarFile, NarId, NewNar};
 use crate::store::index::numbers::runs;
@@ -18,7 +19,6 @@ use crate::store::ingest::FinishedNar;
 use crate::store::pack::Kind;
 use crate::store::pack::payload;
 use crate::store::pack::payload::ManifestChunk;
-use crate::store::writer::Group;
 
 /// The bytes of a path to be committed.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ pub(in crate::store) fn log_caches(group: &Group<'_>) -> Result<(), StoreError> 
                 description: cache.description,
                 created_at: cache.created_at,
             };
-            group.shared.append(Kind::Cache, &payload::encode(&record)?)?;
+            group.append(Kind::Cache, &payload::encode(&record)?)?;
         }
         meta::remove_unlogged_cache(group.tx, uuid)?;
     }
@@ -153,7 +153,7 @@ pub(in crate::store) fn append_manifest(
         file_size: nar.file_size,
         chunks,
     };
-    group.shared.append(Kind::Manifest, &payload::encode(&record)?)?;
+    group.append(Kind::Manifest, &payload::encode(&record)?)?;
     Ok(())
 }
 
@@ -211,11 +211,7 @@ fn nar_of(group: &Group<'_>, finished: FinishedNar) -> Result<NarId, StoreError>
             json_len: listing.json_len,
             json_zstd: listing.json_zstd,
         };
-        nars::set_listing(
-            group.tx,
-            id,
-            group.shared.append(Kind::Listing, &payload::encode(&record)?)?,
-        )?;
+        nars::set_listing(group.tx, id, group.append(Kind::Listing, &payload::encode(&record)?)?)?;
     }
     Ok(id)
 }
@@ -265,7 +261,7 @@ fn merge_signatures(
     };
     let all: Vec<_> = standing.signatures.iter().cloned().chain(added).collect();
     paths::set_signatures(group.tx, cache, hash, &all)?;
-    group.shared.append(Kind::Signatures, &payload::encode(&record)?)?;
+    group.append(Kind::Signatures, &payload::encode(&record)?)?;
     Ok(count)
 }
 
@@ -285,6 +281,6 @@ fn append_path(
         device_key: new.pusher.device_key,
         device_signature: new.pusher.device_signature.to_vec(),
     };
-    group.shared.append(Kind::Path, &payload::encode(&record)?)?;
+    group.append(Kind::Path, &payload::encode(&record)?)?;
     Ok(())
 }

@@ -42,6 +42,17 @@ pub enum StoreError {
         /// What this program writes.
         ours: u32,
     },
+    /// A larder from before the format that this one reads wrote the folder.
+    #[error(
+        "the data folder has format {found}, which this larder no longer reads (it reads {ours}); use \
+         the larder that wrote it, or begin another folder and push again"
+    )]
+    OlderFormat {
+        /// What the folder says.
+        found: u32,
+        /// What this program writes.
+        ours: u32,
+    },
     /// `VERSION` is there and says nothing that a larder writes.
     #[error("{} does not say which format the data folder has", path.display())]
     BadVersion {
@@ -63,6 +74,17 @@ pub enum StoreError {
     /// The operating system gave no random bytes.
     #[error("the operating system gives no random bytes")]
     NoRandomness,
+    /// Without the UUID no record can be told from damage. The index has none, and no pack's header
+    /// has one that a record of that pack bears out.
+    #[error(
+        "the UUID of the store is lost: there is no index that tells it, and no pack in {} does; put \
+         larder.db back from the backup, or begin with other packs",
+        folder.display()
+    )]
+    UuidLost {
+        /// The folder of the packs.
+        folder: PathBuf,
+    },
     /// A file could not be worked with.
     #[error("cannot {action} {}", path.display())]
     File {
@@ -133,6 +155,9 @@ pub enum StoreError {
     /// The commit that this call was part of failed as a whole; nothing of it was kept.
     #[error("the commit failed")]
     CommitFailed(#[source] Arc<StoreError>),
+    /// SQLite took a transaction back by itself, as it does where the disk is full.
+    #[error("the index took a commit back before it was whole")]
+    TakenBack,
     /// A task of the store panicked or was cancelled.
     #[error("a task of the store ended early")]
     Task(#[from] tokio::task::JoinError),

@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::store::error::StoreError;
 
 /// The version of the data folder that this program writes.
-pub(in crate::store) const FORMAT_VERSION: u32 = 1;
+pub(in crate::store) const FORMAT_VERSION: u32 = 2;
 
 const VERSION_PREFIX: &str = "larder data folder ";
 const VERSION_BYTES_MAX: u64 = 64;
@@ -148,7 +148,8 @@ fn read_version(root: &Path) -> Result<Option<()>, StoreError> {
         Some(found) if found > FORMAT_VERSION => {
             Err(StoreError::NewerFormat { found, ours: FORMAT_VERSION })
         }
-        _ => Err(StoreError::BadVersion { path }),
+        Some(found) => Err(StoreError::OlderFormat { found, ours: FORMAT_VERSION }),
+        None => Err(StoreError::BadVersion { path }),
     }
 }
 

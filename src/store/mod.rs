@@ -10,6 +10,7 @@ mod check;
 mod commit;
 mod error;
 mod filter;
+mod group;
 mod heal;
 mod index;
 mod ingest;

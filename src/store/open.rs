@@ -26,7 +26,8 @@ use crate::store::layout;
 use crate::store::layout::Folder;
 use crate::store::leases::Leases;
 use crate::store::options::StoreOptions;
-use crate::store::pack::{Appender, Disk, PackReader, Position, scan};
+use crate::store::pack::record::PACK_HEADER_LEN;
+use crate::store::pack::{Appender, Disk, HeaderKey, PackReader, Position, scan};
 use crate::store::pending::Pending;
 use crate::store::rebuild;
 use crate::store::replay::Replay;
@@ -61,7 +62,7 @@ pub(in crate::store) fn open(
     let readers = Arc::new(Readers::open(&folder.index(), options.readers)?);
     let next_number = next_number(&connection)?;
     let shared = Arc::new(Shared {
-        packs: PackReader::new(&folder.packs()),
+        packs: PackReader::new(&folder.packs(), HeaderKey::of(uuid)),
         pending: Pending::new(next_number, appender.epoch()),
         filter: PathFilter::load(&connection)?,
         leases: Arc::new(Leases::default()),
@@ -92,8 +93,9 @@ pub(in crate::store) fn bring_up(
 ) -> Result<BroughtUp, StoreError> {
     let folder = folder.packs();
     let packs = scan::pack_numbers(&folder)?;
-    let uuid = identity(connection, &folder, &packs)?;
     let position = meta::position(connection)?;
+    let uuid = identity(connection, &folder, &packs, position)?;
+    let key = HeaderKey::of(uuid);
     let next_number = next_number(connection)?;
     let index = ChunkIndex::open(connection)?;
     let mut replay = Replay::begin(connection, &index, next_number)?;
@@ -111,7 +113,7 @@ pub(in crate::store) fn bring_up(
     }
     for pack in behind {
         let start = if pack == from.pack { from.offset } else { 0 };
-        let offset = scan::scan(&folder, pack, start, None, |found| {
+        let offset = scan::scan(&folder, &key, pack, start, None, |found| {
             progress(CheckProgress { done_bytes: seen.done_bytes + found.end(), ..seen });
             replay.take(pack, &found)
         })?;
@@ -133,21 +135,60 @@ fn cut_short(folder: &Path, packs: &[u32], position: Position) -> Result<bool, S
     })
 }
 
-/// The UUID of the store: the index's, else the packs', else a new one.
-fn identity(connection: &Connection, folder: &Path, packs: &[u32]) -> Result<[u8; 16], StoreError> {
-    if let Some(uuid) = meta::store_uuid(connection)? {
-        return Ok(uuid);
+/// The UUID of the store: of an index that has read packs already, its own; else the one that the
+/// packs' records are sealed with; else the index's, or a new one.
+///
+/// With a wrong one every record would look torn, and be cut off; so one that nothing bears out is
+/// taken only where there is nothing to lose.
+fn identity(
+    connection: &Connection,
+    folder: &Path,
+    packs: &[u32],
+    position: Position,
+) -> Result<[u8; 16], StoreError> {
+    let known = meta::store_uuid(connection)?;
+    if let Some(known) = known
+        && position > Position::default()
+    {
+        return Ok(known);
     }
-    let mut found = None;
-    for pack in packs {
-        found = found.or(scan::store_uuid(folder, *pack)?);
-    }
-    let uuid = match found {
-        Some(uuid) => uuid,
-        None => layout::new_uuid()?,
+    let uuid = match (borne_out(folder, packs, known)?, known) {
+        (Some(uuid), _) | (None, Some(uuid)) => uuid,
+        (None, None) if has_bytes(folder, packs)? => {
+            return Err(StoreError::UuidLost { folder: folder.to_owned() });
+        }
+        (None, None) => layout::new_uuid()?,
     };
     meta::set_store_uuid(connection, uuid)?;
     Ok(uuid)
+}
+
+/// The first UUID, of those that the packs' headers say and `known`, under which a pack has a
+/// sound record.
+fn borne_out(
+    folder: &Path,
+    packs: &[u32],
+    known: Option<[u8; 16]>,
+) -> Result<Option<[u8; 16]>, StoreError> {
+    for pack in packs {
+        let said = scan::store_uuid(folder, *pack)?;
+        for uuid in said.into_iter().chain(known) {
+            if scan::has_record(folder, &HeaderKey::of(uuid), *pack)? {
+                return Ok(Some(uuid));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether there is anything in the packs behind their headers.
+fn has_bytes(folder: &Path, packs: &[u32]) -> Result<bool, StoreError> {
+    for pack in packs {
+        if scan::pack_bytes(folder, *pack)? > PACK_HEADER_LEN {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The number that the next chunk gets.

@@ -139,7 +139,7 @@ impl Pending {
     }
 
     /// Ends a group: what it took up is in the index, or (not `committed`) still pending, unless
-    /// its bytes were lost with a failed sync.
+    /// its bytes were lost with a failed sync, or taken back with other records.
     pub(in crate::store) fn settle(&self, appender: &Appender, committed: bool) {
         let mut state = self.lock();
         if committed {

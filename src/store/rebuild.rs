@@ -16,6 +16,7 @@ use tracing::warn;
 use crate::store::check::{CheckProgress, CheckReport};
 use crate::store::error::StoreError;
 use crate::store::index::db;
+use crate::store::index::meta;
 use crate::store::layout;
 use crate::store::layout::Folder;
 use crate::store::open;
@@ -71,13 +72,17 @@ pub(in crate::store) fn finish(folder: &Folder) -> Result<(), StoreError> {
     layout::sync_folder(folder.root())
 }
 
-/// Copies what is in no pack: caches with their keys, tokens and their grants.
+/// Copies what is in no pack: caches with their keys, tokens and their grants; and the UUID of the
+/// store, in case the headers of the packs are damaged.
 fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<(), StoreError> {
     if !old.try_exists().map_err(StoreError::file("look at", old))? {
         return Ok(());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let old = Connection::open_with_flags(old, flags)?;
+    if let Some(uuid) = meta::store_uuid(&old)? {
+        meta::set_store_uuid(tx, uuid)?;
+    }
     for (table, columns) in [
         ("caches", 9),
         ("cache_keys", 3),

@@ -14,7 +14,7 @@ use crate::store::index::damage;
 use crate::store::index::db::Readers;
 use crate::store::layout::Folder;
 use crate::store::leases::Leases;
-use crate::store::pack::{Appender, Kind, Location, PackError, PackReader, Wanted};
+use crate::store::pack::{Appender, Kind, PackReader, Wanted};
 use crate::store::pending::Pending;
 use crate::store::writer::Writer;
 use crate::wire::message::ChunkId;
@@ -29,20 +29,6 @@ pub(in crate::store) struct Shared {
     pub(in crate::store) pending: Pending,
     pub(in crate::store) filter: PathFilter,
     pub(in crate::store) leases: Arc<Leases>,
-}
-
-impl Shared {
-    /// Appends a record that is no chunk.
-    pub(in crate::store) fn append(
-        &self,
-        kind: Kind,
-        payload: &[u8],
-    ) -> Result<Location, StoreError> {
-        let raw_len =
-            u32::try_from(payload.len()).map_err(|_width| PackError::TooLarge(payload.len()))?;
-        let id = *blake3::hash(payload).as_bytes();
-        Ok(self.appender.append(kind, id, raw_len, payload)?.location)
-    }
 }
 
 /// The open store. Jobs of the writer must not hold it: its drop waits for the writer.

@@ -1,11 +1,5 @@
-//! The one thread that writes the index, and its group commit.
-//!
-//! Order of effects, and why. A group takes all jobs that wait. In one transaction it first
-//! enters the pending chunks, then runs the jobs one by one, each in a savepoint; what a job has
-//! for the packs it appends as it goes. Then the packs are synced, then the transaction is
-//! committed, and only then are the jobs answered. So a row never stands without its bytes, an
-//! answer never without both; what a crash leaves is bytes without rows, which the next start
-//! replays. While one group syncs, the next one gathers.
+//! The one thread that writes the index, and the queue to it. While one group of jobs syncs, the
+//! next one gathers.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::sync_channel;
@@ -13,13 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 
 use crate::store::error::StoreError;
-use crate::store::index::{meta, uploads};
-use crate::store::pending::TakenUp;
+use crate::store::group::{Committer, Group, Job};
 use crate::store::shared::Shared;
 
 /// Async jobs that may wait for the writer. Blocking threads add at most one each.
@@ -36,20 +29,6 @@ pub(in crate::store) struct Writer {
     room: Arc<Semaphore>,
     thread: Mutex<Option<thread::JoinHandle<Result<(), StoreError>>>>,
 }
-
-/// What a job works with.
-#[derive(Debug)]
-pub(in crate::store) struct Group<'a> {
-    /// The transaction of the group.
-    pub(in crate::store) tx: &'a Transaction<'a>,
-    /// Packs and everything else that is shared.
-    pub(in crate::store) shared: &'a Shared,
-}
-
-/// Runs in a group, or is told that there is none; either way it can be answered then.
-type Job = Box<dyn FnOnce(Option<&Group<'_>>) -> Answer + Send>;
-/// Told why the group failed, or that it did not.
-type Answer = Box<dyn FnOnce(Option<&Arc<StoreError>>)>;
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -170,21 +149,6 @@ impl Drop for Writer {
     }
 }
 
-impl Group<'_> {
-    fn in_savepoint<T>(
-        &self,
-        work: impl FnOnce(&Group<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.tx.execute_batch("SAVEPOINT job")?;
-        let outcome = work(self);
-        self.tx.execute_batch(match outcome {
-            Ok(_) => "RELEASE job",
-            Err(_) => "ROLLBACK TO job; RELEASE job",
-        })?;
-        outcome
-    }
-}
-
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -220,15 +184,13 @@ impl QueueState {
     }
 }
 
-fn run(mut connection: Connection, shared: &Shared, queue: &Queue) -> Result<(), StoreError> {
+fn run(connection: Connection, shared: &Shared, queue: &Queue) -> Result<(), StoreError> {
     let _closes_also_in_a_panic = Closes(queue);
+    let mut committer = Committer::new(connection, shared);
     while let Some(jobs) = queue.next(shared) {
-        commit(&mut connection, shared, jobs);
+        committer.commit(jobs);
     }
-    // One more group, so that the next start finds nothing to replay.
-    commit_group(&mut connection, shared, Vec::new()).0?;
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
-    Ok(())
+    committer.end()
 }
 
 /// Closes the queue when the thread ends, in whichever way, so that nobody waits for it in vain.
@@ -240,66 +202,4 @@ impl Drop for Closes<'_> {
         state.closing = true;
         state.jobs.clear();
     }
-}
-
-fn commit(connection: &mut Connection, shared: &Shared, jobs: Vec<Job>) {
-    let (outcome, answers) = commit_group(connection, shared, jobs);
-    let failed = outcome.err().map(Arc::new);
-    if let Some(error) = &failed {
-        error!(error = %error, "A commit failed; nothing of it was kept");
-    }
-    for answer in answers {
-        answer(failed.as_ref());
-    }
-}
-
-fn commit_group(
-    connection: &mut Connection,
-    shared: &Shared,
-    jobs: Vec<Job>,
-) -> (Result<(), StoreError>, Vec<Answer>) {
-    let mut answers = Vec::with_capacity(jobs.len());
-    let outcome = try_commit(connection, shared, jobs, &mut answers);
-    shared.pending.settle(&shared.appender, outcome.is_ok());
-    (outcome, answers)
-}
-
-fn try_commit(
-    connection: &mut Connection,
-    shared: &Shared,
-    jobs: Vec<Job>,
-    answers: &mut Vec<Answer>,
-) -> Result<(), StoreError> {
-    let mut jobs = jobs.into_iter();
-    let outcome = begin(connection, shared).and_then(|(tx, taken)| {
-        let group = Group { tx: &tx, shared };
-        // SQLite takes a transaction back by itself after some errors, such as a full disk. What
-        // is run then would be committed on its own.
-        while !tx.is_autocommit()
-            && let Some(job) = jobs.next()
-        {
-            answers.push(job(Some(&group)));
-        }
-        // Chunks that arrived while the jobs ran may lie behind `taken.position` and are in no
-        // row yet; so that is how far the index has come, and no further.
-        meta::set_position(&tx, taken.position)?;
-        shared.appender.sync(taken.epoch)?;
-        Ok(tx.commit()?)
-    });
-    answers.extend(jobs.map(|job| job(None)));
-    outcome
-}
-
-fn begin<'a>(
-    connection: &'a mut Connection,
-    shared: &Shared,
-) -> Result<(Transaction<'a>, TakenUp), StoreError> {
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let taken = shared.pending.take_up(&shared.appender);
-    let rows: Vec<_> = taken.chunks.iter().map(|(row, ..)| row.clone()).collect();
-    shared.chunks.insert(&tx, &rows)?;
-    for (row, token, at) in &taken.chunks {
-        uploads::insert(&tx, row.number, *token, *at)?;
-    }
-    Ok((tx, taken))
 }

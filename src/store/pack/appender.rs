@@ -4,7 +4,8 @@
 //! began later has returned. A write or sync that fails poisons everything that was not synced:
 //! the pack is cut back to where it was synced and closed, a new one is begun, and the *epoch*
 //! grows, so that a commit that counted on what was lost fails. A failed sync is never tried
-//! again on the same bytes: the system may have dropped them while calling them clean.
+//! again on the same bytes: the system may have dropped them while calling them clean. The epoch
+//! grows too when records are [taken back](Appender::take_back).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,7 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::error;
 
-use crate::store::pack::record::{PACK_HEADER_LEN, RecordHeader, pack_header, payload_sum};
+use crate::store::pack::record::{
+    HeaderKey, PACK_HEADER_LEN, RecordHeader, pack_header, payload_sum,
+};
 use crate::store::pack::{Kind, Location, PackError, Position, path_of};
 
 /// Appends records to packs.
@@ -22,6 +25,7 @@ use crate::store::pack::{Kind, Location, PackError, Position, path_of};
 pub(in crate::store) struct Appender {
     folder: PathBuf,
     store: [u8; 16],
+    key: HeaderKey,
     pack_bytes_max: u64,
     disk: Box<dyn Disk>,
     state: Mutex<State>,
@@ -109,7 +113,8 @@ impl Appender {
             state.next_pack += 1;
         }
         let folder = folder.to_owned();
-        Ok(Self { folder, store, pack_bytes_max, disk, state: Mutex::new(state) })
+        let key = HeaderKey::of(store);
+        Ok(Self { folder, store, key, pack_bytes_max, disk, state: Mutex::new(state) })
     }
 
     /// Grows when records that were appended and not synced are lost.
@@ -119,16 +124,39 @@ impl Appender {
 
     /// Where the next record will be, or a place before it.
     pub(in crate::store) fn position(&self) -> Position {
-        let state = self.lock();
-        match &state.open {
-            Some(open) => Position { pack: open.pack, offset: open.end },
-            None => Position { pack: state.next_pack, offset: 0 },
-        }
+        self.lock().position()
     }
 
     /// Writes a record. `id` is BLAKE3 of the raw bytes.
     pub(in crate::store) fn append(
         &self,
+        kind: Kind,
+        id: [u8; 32],
+        raw_len: u32,
+        payload: &[u8],
+    ) -> Result<Appended, PackError> {
+        self.append_if(|_state| true, kind, id, raw_len, payload)
+    }
+
+    /// As [`append`](Self::append), unless `epoch` has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::Lost`] if it has; nothing was written then.
+    pub(in crate::store) fn append_in(
+        &self,
+        epoch: u64,
+        kind: Kind,
+        id: [u8; 32],
+        raw_len: u32,
+        payload: &[u8],
+    ) -> Result<Appended, PackError> {
+        self.append_if(|state| state.epoch == epoch, kind, id, raw_len, payload)
+    }
+
+    fn append_if(
+        &self,
+        may: impl FnOnce(&State) -> bool,
         kind: Kind,
         id: [u8; 32],
         raw_len: u32,
@@ -145,12 +173,34 @@ impl Appender {
         if state.closed {
             return Err(PackError::Closed);
         }
+        if !may(&state) {
+            return Err(PackError::Lost);
+        }
         let written = self.write(&mut state, header, payload);
         if written.is_err() {
             self.poison(&mut state);
         }
         let location = written?;
         Ok(Appended { location, payload_sum, epoch: state.epoch })
+    }
+
+    /// Takes back every record behind `to`, also those that were synced, and all that was not
+    /// synced; the next record begins a pack. If there is nothing behind `to`, nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// Some records may still be there; to be called again with the same position.
+    pub(in crate::store) fn take_back(&self, to: Position) -> Result<(), PackError> {
+        let mut state = self.lock();
+        if state.position() <= to {
+            return Ok(());
+        }
+        self.poison(&mut state);
+        for pack in to.pack..state.next_pack {
+            let end = if pack == to.pack { to.offset } else { 0 };
+            self.cut(pack, end.max(PACK_HEADER_LEN))?;
+        }
+        Ok(())
     }
 
     /// Lets nothing more be appended.
@@ -232,7 +282,7 @@ impl Appender {
         let location =
             Location { pack: open.pack, offset: open.end, stored_len: header.stored_len };
         let mut bytes = Vec::with_capacity(64 + payload.len());
-        bytes.extend_from_slice(&header.to_bytes(open.pack, open.end));
+        bytes.extend_from_slice(&header.to_bytes(&self.key, open.pack, open.end));
         bytes.extend_from_slice(payload);
         let written = self.disk.write(&open.file, &bytes, open.end);
         written.map_err(PackError::file("write", &path_of(&self.folder, open.pack)))?;
@@ -251,10 +301,26 @@ impl Appender {
         Ok(Open { pack, file: Arc::new(file), end: PACK_HEADER_LEN, synced: 0 })
     }
 
+    /// Makes a pack no longer than `end`.
+    fn cut(&self, pack: u32, end: u64) -> Result<(), PackError> {
+        let path = path_of(&self.folder, pack);
+        let file = OpenOptions::new().write(true).open(&path);
+        let file = file.map_err(PackError::file("open", &path))?;
+        let length = file.metadata().map_err(PackError::file("look at", &path))?.len();
+        if length > end {
+            file.set_len(end).map_err(PackError::file("cut", &path))?;
+        }
+        self.disk.sync(&file).map_err(PackError::file("sync", &path))
+    }
+
     fn poison(&self, state: &mut State) {
         state.epoch += 1;
         for open in state.sealed.drain(..).chain(state.open.take()) {
-            error!(pack = open.pack, synced = open.synced, "Writing a pack failed; it is closed");
+            error!(
+                pack = open.pack,
+                synced = open.synced,
+                "A pack is closed, with what is synced of it"
+            );
             // Only so that nothing is met there later; whoever counts on it is told by the epoch.
             if let Err(error) = open.file.set_len(open.synced) {
                 error!(pack = open.pack, error = %error, "The pack's unsynced end stays behind");
@@ -268,6 +334,13 @@ impl Appender {
 }
 
 impl State {
+    fn position(&self) -> Position {
+        match &self.open {
+            Some(open) => Position { pack: open.pack, offset: open.end },
+            None => Position { pack: self.next_pack, offset: 0 },
+        }
+    }
+
     fn unsynced(&mut self) -> impl Iterator<Item = &mut Open> {
         self.sealed.iter_mut().chain(&mut self.open).filter(|open| open.end > open.synced)
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub(in crate::store) use appender::{Appender, Disk, RealDisk};
 pub(in crate::store) use reader::{PackReader, Wanted};
-pub(in crate::store) use record::Kind;
+pub(in crate::store) use record::{HeaderKey, Kind};
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

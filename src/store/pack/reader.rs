@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::store::pack::record::{
-    RECORD_HEADER_BYTES, RECORD_HEADER_LEN, RecordHeader, payload_sum,
+    HeaderKey, RECORD_HEADER_BYTES, RECORD_HEADER_LEN, RecordHeader, payload_sum,
 };
 use crate::store::pack::{Kind, Location, PackError, path_of};
 
@@ -33,14 +33,20 @@ pub(in crate::store) struct Wanted {
 #[derive(Debug)]
 pub(in crate::store) struct PackReader {
     folder: PathBuf,
+    key: HeaderKey,
     /// The ones used last, last.
     open: Mutex<Vec<(u32, Arc<File>)>>,
 }
 
 impl PackReader {
-    /// Reads the packs of `folder`.
-    pub(in crate::store) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), open: Mutex::new(Vec::new()) }
+    /// Reads the packs of `folder`, which the store of that key wrote.
+    pub(in crate::store) fn new(folder: &Path, key: HeaderKey) -> Self {
+        Self { folder: folder.to_owned(), key, open: Mutex::new(Vec::new()) }
+    }
+
+    /// What the packs' records are sealed with.
+    pub(in crate::store) fn key(&self) -> &HeaderKey {
+        &self.key
     }
 
     /// The payload of one record.
@@ -84,7 +90,8 @@ impl PackReader {
         for wanted in run {
             let at = usize::try_from(wanted.location.offset - first.offset);
             let at = at.map_err(|_width| damaged(first))?;
-            payloads.push(verified(&buffer, at, wanted).ok_or_else(|| damaged(wanted.location))?);
+            let payload = verified(&buffer, at, wanted, &self.key);
+            payloads.push(payload.ok_or_else(|| damaged(wanted.location))?);
         }
         Ok(())
     }
@@ -123,11 +130,11 @@ fn neighbours(wanted: &[Wanted]) -> usize {
     1 + wanted.windows(2).take_while(|pair| next_to(pair)).count()
 }
 
-fn verified(buffer: &Bytes, at: usize, wanted: &Wanted) -> Option<Bytes> {
+fn verified(buffer: &Bytes, at: usize, wanted: &Wanted, key: &HeaderKey) -> Option<Bytes> {
     let Location { pack, offset, stored_len } = wanted.location;
     let payload_at = at + RECORD_HEADER_LEN;
     let header: &[u8; RECORD_HEADER_LEN] = buffer.get(at..payload_at)?.try_into().ok()?;
-    let header = RecordHeader::from_bytes(header, pack, offset)?;
+    let header = RecordHeader::from_bytes(header, key, pack, offset)?;
     let payload_end = payload_at + usize::try_from(stored_len).ok()?;
     let payload = buffer.get(payload_at..payload_end)?;
     let sound = header.kind == wanted.kind

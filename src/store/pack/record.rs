@@ -1,6 +1,6 @@
 //! The two fixed headers of a pack: of the file, and of each record in it. FORMAT.md draws them.
 
-use std::hash::Hasher;
+use std::fmt;
 
 use twox_hash::XxHash3_64;
 
@@ -14,8 +14,9 @@ pub(in crate::store) const RECORD_HEADER_LEN: usize = 64;
 pub(in crate::store) const RECORD_HEADER_BYTES: u64 = 64;
 
 const PACK_MAGIC: &[u8; 8] = b"LARDPACK";
-const PACK_VERSION: u32 = 1;
+const PACK_VERSION: u32 = 2;
 pub(in crate::store) const RECORD_MAGIC: &[u8; 4] = b"LdRc";
+const HEADER_KEY_CONTEXT: &str = "larder 2026 header of a record";
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,24 @@ impl Kind {
     }
 }
 
+/// What the header of a record is sealed with: made from the store's UUID, which no client is ever
+/// told. So nobody can send bytes that pass for a record where they come to lie.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct HeaderKey([u8; blake3::KEY_LEN]);
+
+impl HeaderKey {
+    /// The key of the store with this UUID.
+    pub(in crate::store) fn of(store: [u8; 16]) -> Self {
+        Self(blake3::derive_key(HEADER_KEY_CONTEXT, &store))
+    }
+}
+
+impl fmt::Debug for HeaderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeaderKey")
+    }
+}
+
 /// A record's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct RecordHeader {
@@ -85,8 +104,13 @@ pub(in crate::store) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// The header as it stands at `offset` of pack `pack`.
-    pub(in crate::store) fn to_bytes(self, pack: u32, offset: u64) -> [u8; RECORD_HEADER_LEN] {
+    /// The header as it stands at `offset` of pack `pack` of the store with that key.
+    pub(in crate::store) fn to_bytes(
+        self,
+        key: &HeaderKey,
+        pack: u32,
+        offset: u64,
+    ) -> [u8; RECORD_HEADER_LEN] {
         let mut bytes = [0; RECORD_HEADER_LEN];
         bytes[..4].copy_from_slice(RECORD_MAGIC);
         bytes[4] = self.kind.to_byte();
@@ -94,23 +118,24 @@ impl RecordHeader {
         bytes[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
         bytes[16..48].copy_from_slice(&self.id);
         bytes[48..56].copy_from_slice(&self.payload_sum.to_le_bytes());
-        let sum = header_sum(&bytes[..56], pack, offset);
-        bytes[56..].copy_from_slice(&sum.to_le_bytes());
+        let seal = header_seal(&bytes[..56], key, pack, offset);
+        bytes[56..].copy_from_slice(&seal);
         bytes
     }
 
     /// Reads a header that stands at `offset` of pack `pack`; `None` if it is none, or belongs
-    /// to another place, or is larger than its kind may be.
+    /// to another place or store, or is larger than its kind may be.
     pub(in crate::store) fn from_bytes(
         bytes: &[u8; RECORD_HEADER_LEN],
+        key: &HeaderKey,
         pack: u32,
         offset: u64,
     ) -> Option<Self> {
-        let (body, sum) = bytes.split_at(56);
+        let (body, seal) = bytes.split_at(56);
         if &body[..4] != RECORD_MAGIC || body[5..8] != [0; 3] {
             return None;
         }
-        if sum != header_sum(body, pack, offset).to_le_bytes() {
+        if seal != header_seal(body, key, pack, offset) {
             return None;
         }
         let kind = Kind::from_byte(body[4])?;
@@ -133,12 +158,14 @@ pub(in crate::store) fn payload_sum(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
 
-/// Seeded with the place, so that a record that was moved does not pass.
-fn header_sum(bytes: &[u8], pack: u32, offset: u64) -> u64 {
-    let seed = u64::from(pack) << 32 | offset & u64::from(u32::MAX);
-    let mut hasher = XxHash3_64::with_seed(seed);
-    hasher.write(bytes);
-    hasher.finish()
+/// Of the place too, so that a record that was moved does not pass. BLAKE3 rather than a seeded
+/// checksum, because what a stranger chose the bytes of is searched for headers after damage.
+fn header_seal(bytes: &[u8], key: &HeaderKey, pack: u32, offset: u64) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new_keyed(&key.0);
+    hasher.update(&pack.to_le_bytes()).update(&offset.to_le_bytes()).update(bytes);
+    let mut seal = [0; 8];
+    hasher.finalize_xof().fill(&mut seal);
+    seal
 }
 
 /// The header of a pack file.

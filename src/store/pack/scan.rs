@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::store::pack::record::{
-    PACK_HEADER_LEN, RECORD_HEADER_BYTES, RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader,
+    HeaderKey, PACK_HEADER_LEN, RECORD_HEADER_BYTES, RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader,
     payload_sum, store_of_header,
 };
 use crate::store::pack::{Location, PackError, path_of};
@@ -81,12 +81,42 @@ pub(in crate::store) fn store_uuid(
     }
 }
 
+/// Whether pack `pack` has a sound record of the store with that key. Reads up to the first one.
+pub(in crate::store) fn has_record(
+    folder: &Path,
+    key: &HeaderKey,
+    pack: u32,
+) -> Result<bool, PackError> {
+    let each = |found: Found<'_>| match found {
+        Found::Record { .. } => Err(Stopped::AtRecord),
+        Found::Damaged { .. } => Ok(()),
+    };
+    match scan(folder, key, pack, 0, None, each) {
+        Ok(_end) => Ok(false),
+        Err(Stopped::AtRecord) => Ok(true),
+        Err(Stopped::Failed(error)) => Err(error),
+    }
+}
+
+/// Why [`has_record`] read no further.
+enum Stopped {
+    AtRecord,
+    Failed(PackError),
+}
+
+impl From<PackError> for Stopped {
+    fn from(error: PackError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Reads pack `pack` from `start` up to `end` (or its own end) and calls `each` with what it
 /// meets. Returns where the last sound record ends; what is behind it is torn.
 ///
 /// Holds one record at a time.
 pub(in crate::store) fn scan<E: From<PackError>>(
     folder: &Path,
+    key: &HeaderKey,
     pack: u32,
     start: u64,
     end: Option<u64>,
@@ -95,8 +125,8 @@ pub(in crate::store) fn scan<E: From<PackError>>(
     let path = path_of(folder, pack);
     let file = File::open(&path).map_err(PackError::file("open", &path))?;
     let length = file.metadata().map_err(PackError::file("look at", &path))?.len();
-    let mut scan =
-        Scan { file, pack, end: end.map_or(length, |end| end.min(length)), payload: Vec::new() };
+    let end = end.map_or(length, |end| end.min(length));
+    let mut scan = Scan { file, key: *key, pack, end, payload: Vec::new() };
     let read = |error| E::from(PackError::file("read", &path)(error));
     // A pack whose header was never written has nothing in it.
     let mut sound_to = if length < PACK_HEADER_LEN { 0 } else { start.max(PACK_HEADER_LEN) };
@@ -123,6 +153,7 @@ pub(in crate::store) fn scan<E: From<PackError>>(
 
 struct Scan {
     file: File,
+    key: HeaderKey,
     pack: u32,
     end: u64,
     /// Of the record that was read last.
@@ -149,7 +180,7 @@ impl Scan {
         }
         let mut bytes = [0; RECORD_HEADER_LEN];
         self.file.read_exact_at(&mut bytes, at)?;
-        Ok(RecordHeader::from_bytes(&bytes, self.pack, at))
+        Ok(RecordHeader::from_bytes(&bytes, &self.key, self.pack, at))
     }
 
     /// Where the next sound record begins, behind the unsound one at `at`. If only its payload is

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::record::{PACK_HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, payload_sum};
+use super::record::{HeaderKey, PACK_HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, payload_sum};
 use super::scan::{Found, scan};
 use super::*;
 use crate::formats::limits::FRAME_BYTES_MAX;
@@ -123,11 +123,11 @@ impl Packs {
             each(found);
             Ok::<_, PackError>(())
         };
-        scan(self.folder.path(), pack, 0, None, each).unwrap()
+        scan(self.folder.path(), &HeaderKey::of(STORE), pack, 0, None, each).unwrap()
     }
 
     fn read(&self, record: &Record) -> Result<Vec<u8>, PackError> {
-        let reader = PackReader::new(self.folder.path());
+        let reader = PackReader::new(self.folder.path(), HeaderKey::of(STORE));
         reader.read(wanted(record)).map(|payload| payload.to_vec())
     }
 }
@@ -170,13 +170,15 @@ fn the_bytes_are_those_of_the_format() {
 
     let bytes = fs::read(packs.path(1)).unwrap();
 
-    assert_eq!(bytes[..16], *b"LARDPACK\x01\0\0\0\x01\0\0\0");
+    assert_eq!(bytes[..16], *b"LARDPACK\x02\0\0\0\x01\0\0\0");
     assert_eq!(bytes[16..32], STORE);
     assert_eq!(bytes[32..48], *b"LdRc\x01\0\0\0\x03\0\0\0\x70\x11\x01\0");
     assert_eq!(bytes[48..80], [0; 32]);
     assert_eq!(bytes[80..88], twox_hash::XxHash3_64::oneshot(&[0; 3]).to_le_bytes());
-    let sum = twox_hash::XxHash3_64::oneshot_with_seed(1 << 32 | 32, &bytes[32..88]);
-    assert_eq!(bytes[88..96], sum.to_le_bytes());
+    let key = blake3::derive_key("larder 2026 header of a record", &STORE);
+    let place = [1_u32.to_le_bytes().as_slice(), &32_u64.to_le_bytes()].concat();
+    let seal = blake3::keyed_hash(&key, &[&place, &bytes[32..88]].concat());
+    assert_eq!(bytes[88..96], seal.as_bytes()[..8]);
     assert_eq!(bytes[96..], [0; 3]);
 }
 
@@ -261,7 +263,7 @@ fn records_that_changed_places_are_found() {
 #[test]
 fn a_record_that_is_another_than_the_one_wanted_is_not_given() {
     let packs = Packs::with(&[40]);
-    let reader = PackReader::new(packs.folder.path());
+    let reader = PackReader::new(packs.folder.path(), HeaderKey::of(STORE));
     let right = wanted(&packs.appended[0]);
     assert!(reader.read(Wanted { id: None, ..right }).is_ok());
     let location = right.location;
@@ -290,12 +292,38 @@ fn what_a_stranger_sent_is_not_taken_for_a_record() {
         id: [1; 32],
         payload_sum: payload_sum(b"bad"),
     };
-    let chunk = [forged.to_bytes(1, inside).as_slice(), b"bad"].concat();
+    let chunk = [forged.to_bytes(&HeaderKey::of(STORE), 1, inside).as_slice(), b"bad"].concat();
     packs.appender.append(Kind::Chunk, [2; 32], 1, &chunk).unwrap();
     packs.appender.append(Kind::Chunk, [3; 32], 1, b"behind").unwrap();
     let mut bytes = fs::read(packs.path(1)).unwrap();
     let last = usize::try_from(inside).unwrap() + chunk.len() - 1;
     bytes[last] ^= 1;
+    fs::write(packs.path(1), bytes).unwrap();
+
+    let (records, damaged) = packs.scanned();
+
+    assert_eq!(records.iter().map(|record| record.id).collect::<Vec<_>>(), [[3; 32]]);
+    assert_eq!(damaged, 1);
+}
+
+#[test]
+fn what_a_stranger_sent_is_no_record_also_where_its_chunk_lost_its_header() {
+    // A stranger knows the format and can guess the place, but not the store's UUID.
+    let packs = Packs::new();
+    let inside = PACK_HEADER_LEN + 64;
+    let forged = RecordHeader {
+        kind: Kind::Delete,
+        stored_len: 3,
+        raw_len: 3,
+        id: [1; 32],
+        payload_sum: payload_sum(b"bad"),
+    };
+    let key = HeaderKey::of([0; 16]);
+    let chunk = [forged.to_bytes(&key, 1, inside).as_slice(), b"bad"].concat();
+    packs.appender.append(Kind::Chunk, [2; 32], 1, &chunk).unwrap();
+    packs.appender.append(Kind::Chunk, [3; 32], 1, b"behind").unwrap();
+    let mut bytes = fs::read(packs.path(1)).unwrap();
+    bytes[usize::try_from(PACK_HEADER_LEN).unwrap()] ^= 1;
     fs::write(packs.path(1), bytes).unwrap();
 
     let (records, damaged) = packs.scanned();
@@ -316,7 +344,8 @@ fn a_record_beyond_the_bound_of_its_kind_is_refused() {
     let stored_len = u32::try_from(bytes.len()).unwrap();
     let header =
         RecordHeader { kind: Kind::Chunk, stored_len, raw_len: 1, id: [0; 32], payload_sum: 0 };
-    assert_eq!(RecordHeader::from_bytes(&header.to_bytes(1, 32), 1, 32), None);
+    let key = HeaderKey::of(STORE);
+    assert_eq!(RecordHeader::from_bytes(&header.to_bytes(&key, 1, 32), &key, 1, 32), None);
 }
 
 #[test]
@@ -402,7 +431,7 @@ proptest! {
         let picked: Vec<_> = picks.iter().map(|pick| pick.get(&packs.appended)).collect();
         let run: Vec<_> = picked.iter().map(|record| wanted(record)).collect();
 
-        let payloads = PackReader::new(packs.folder.path()).read_run(&run).unwrap();
+        let payloads = PackReader::new(packs.folder.path(), HeaderKey::of(STORE)).read_run(&run).unwrap();
 
         prop_assert_eq!(payloads.len(), picked.len());
         for (payload, record) in payloads.iter().zip(picked) {

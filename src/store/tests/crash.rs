@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use super::{NOW, REAL, TOKEN, TestNar, TestStore, copy_folder, new_cache, options_at};
+use super::{NOW, REAL, TOKEN, TestNar, TestStore, copy_folder, flip, new_cache, options_at};
 use crate::formats::signature::SecretKey;
 use crate::store::pack::Disk;
 use crate::store::{
@@ -226,6 +226,50 @@ async fn an_index_that_is_garbage_is_not_opened_and_can_be_rebuilt() {
     rebuild_index(StoreOptions::at(&test.data()), &|_progress| ()).unwrap();
 
     test.reopen().await.assert_served(&nar, &path).await;
+}
+
+/// Byte 20 of a pack is within the UUID, byte 0 within the magic.
+#[tokio::test]
+async fn a_damaged_header_of_the_only_pack_costs_nothing() {
+    for (damaged_at, index_lost) in [(0, false), (20, false), (0, true), (20, true)] {
+        let test = TestStore::new().await;
+        let nar = TestNar::random(8, 100_000);
+        let path = test.path(&nar, "kept", &[]);
+        test.push(&nar, &path).await;
+        test.store.close().await.unwrap();
+        flip(&test.pack(1), damaged_at);
+        let before = fs::read(test.pack(1)).unwrap();
+        let index = test.data().join("larder.db");
+        let backup = fs::read(&index).unwrap();
+
+        if index_lost {
+            // Without the UUID all records look torn; they must not be cut off for that.
+            fs::remove_file(&index).unwrap();
+            let error = Store::open(options_at(test.folder.path())).unwrap_err();
+            assert!(matches!(error, StoreError::UuidLost { .. }), "{error:?}");
+            assert!(fs::read(test.pack(1)).unwrap() == before, "the pack was changed");
+            fs::write(&index, backup).unwrap();
+        }
+
+        rebuild_index(StoreOptions::at(&test.data()), &|_progress| ()).unwrap();
+        test.reopen().await.assert_served(&nar, &path).await;
+    }
+}
+
+#[tokio::test]
+async fn packs_of_another_store_are_taken_in_by_a_rebuild() {
+    let (old, new) = (TestStore::new().await, TestStore::new().await);
+    let nar = TestNar::random(9, 100_000);
+    let path = old.path(&nar, "moved", &[]);
+    old.push(&nar, &path).await;
+    old.store.close().await.unwrap();
+    new.store.close().await.unwrap();
+    fs::copy(old.pack(1), new.pack(1)).unwrap();
+    fs::remove_file(new.data().join("larder.db")).unwrap();
+
+    rebuild_index(StoreOptions::at(&new.data()), &|_progress| ()).unwrap();
+
+    new.reopen().await.assert_served(&nar, &path).await;
 }
 
 /// A disk that keeps a copy of the data folder as it is right behind each write.

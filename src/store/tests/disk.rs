@@ -5,9 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{REAL, TOKEN, TestNar, TestStore};
-use crate::store::pack::Disk;
-use crate::store::{CommitOutcome, IngestError, NarSource, StoreError};
+use super::{REAL, TOKEN, TestNar, TestStore, copy_folder, ingest, options_at};
+use crate::store::pack::{Disk, Kind, PackError};
+use crate::store::{
+    CommitOutcome, FinishedNar, IngestError, NarSource, NewPath, Store, StoreError, StoreOptions,
+    commit, rebuild_index,
+};
 
 /// A disk whose writes or syncs fail for as long as it is told to.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +107,100 @@ async fn a_write_that_fails_half_way_costs_that_push_alone() {
         test.assert_served(&kept, &first).await;
         test.assert_served(&nar, &second).await;
     }
+}
+
+/// What SQLite finds out only when it is told to commit.
+const REFUSED_AT_COMMIT: &str = "PRAGMA defer_foreign_keys = ON;
+    INSERT INTO token_grants VALUES (-1, -1, 0);";
+
+/// Commits the path in a group that fails: as often as `failing_syncs` by a failing sync, and else
+/// at SQLite's commit. Returns what was taken in of `meanwhile` behind the group's beginning.
+async fn commit_in_vain(
+    test: &TestStore,
+    disk: &Failing,
+    failing_syncs: u32,
+    (nar, path): (&TestNar, &NewPath),
+    meanwhile: &TestNar,
+) -> FinishedNar {
+    let source = NarSource::Ingested(test.ingest(nar, TOKEN).await.unwrap());
+    let (store, meanwhile) = (test.store.clone(), meanwhile.clone());
+    let (path, disk) = (path.clone(), disk.clone());
+    let (sender, taken_in) = std::sync::mpsc::channel();
+    let group = test.store.0.writer.run(move |group| {
+        assert_eq!(commit::path(group, &path, source)?, CommitOutcome::Stored);
+        sender.send(ingest(&store, &meanwhile, TOKEN).unwrap().0).unwrap();
+        group.tx.execute_batch(REFUSED_AT_COMMIT)?;
+        disk.syncs.store(failing_syncs, Ordering::SeqCst);
+        Ok(())
+    });
+    let error = group.await.unwrap_err();
+    assert!(matches!(error, StoreError::CommitFailed(_)) && error.is_transient(), "{error:?}");
+    taken_in.recv().unwrap()
+}
+
+#[tokio::test]
+async fn what_a_failed_commit_appended_does_not_outlive_it() {
+    // With two failing syncs also the records cannot be taken back at once.
+    for failing_syncs in 0..4 {
+        let disk = Failing::default();
+        let test = TestStore::on(disk.clone()).await;
+        let [kept, failed, meanwhile] = [10, 11, 12].map(|seed| TestNar::random(seed, 200_000));
+        let second = TestNar::random(13, 200_000);
+        let (first, same) = (test.path(&kept, "kept", &[]), test.path(&failed, "same", &[]));
+        test.push(&kept, &first).await;
+
+        let taken_in =
+            commit_in_vain(&test, &disk, failing_syncs, (&failed, &same), &meanwhile).await;
+        let path = test.path(&meanwhile, "meanwhile", &[]);
+        let source = NarSource::Ingested(taken_in);
+        let error = test.store.commit_path(path.clone(), source).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        let same = test.path(&second, "same", &[]);
+        let mut tries = 0;
+        while !try_push(&test, &second, &same).await {
+            tries += 1;
+            assert!(tries < 3);
+        }
+        assert_eq!(test.push(&meanwhile, &path).await, CommitOutcome::Stored);
+
+        let cut = test.after_power_cut().await;
+        cut.store.close().await.unwrap();
+        rebuild_index(StoreOptions::at(&cut.data()), &|_progress| ()).unwrap();
+        for test in [cut.reopen().await, test] {
+            test.assert_served(&kept, &first).await;
+            test.assert_served(&second, &same).await;
+            test.assert_served(&meanwhile, &path).await;
+            assert_eq!(test.store.check(Arc::new(|_| ())).await.unwrap().damaged, [""; 0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_manifest_is_written_behind_the_loss_of_its_chunks() {
+    let disk = Failing::default();
+    let test = TestStore::on(disk.clone()).await;
+    let nar = TestNar::random(14, 200_000);
+    let path = test.path(&nar, "lost", &[]);
+    let source = NarSource::Ingested(test.ingest(&nar, TOKEN).await.unwrap());
+    let copy = tempfile::TempDir::new().unwrap();
+
+    let (data, to, in_group) = (test.data(), copy.path().join("data"), path.clone());
+    let group = test.store.0.writer.run(move |group| {
+        disk.writes.store(1, Ordering::SeqCst);
+        group.shared.appender.append(Kind::Chunk, [1; 32], 1, b"somebody else's").unwrap_err();
+        let error = commit::path(group, &in_group, source).err();
+        copy_folder(&data, &to);
+        assert!(matches!(error, Some(StoreError::Pack(PackError::Lost))), "{error:?}");
+        Ok(())
+    });
+    let error = group.await.unwrap_err();
+
+    assert!(error.is_transient(), "{error:?}");
+    let hash = path.info.store_path.hash();
+    let cut = Store::open(options_at(copy.path())).unwrap();
+    assert!(cut.path(test.cache, hash).await.unwrap().is_none());
+    assert_eq!(test.push(&nar, &path).await, CommitOutcome::Stored);
+    test.after_power_cut().await.assert_served(&nar, &path).await;
 }
 
 #[tokio::test]

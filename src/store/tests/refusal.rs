@@ -181,16 +181,20 @@ async fn a_folder_that_is_in_use_is_not_opened() {
 }
 
 #[tokio::test]
-async fn a_folder_of_a_newer_larder_or_of_something_else_is_not_opened() {
+async fn a_folder_of_another_larder_or_of_something_else_is_not_opened() {
     let test = TestStore::new().await;
     let seed = test.store.identity_seed();
     test.store.close().await.unwrap();
     let (version, options) = (test.data().join("VERSION"), options_at(test.folder.path()));
 
-    fs::write(&version, "larder data folder 2\n").unwrap();
+    fs::write(&version, "larder data folder 3\n").unwrap();
     let error = Store::open(options.clone()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { found: 2, ours: 1 }), "{error:?}");
-    for text in ["", "larder data folder 0\n", "larder data folder one\n", "larder data folder 1"] {
+    assert!(matches!(error, StoreError::NewerFormat { found: 3, ours: 2 }), "{error:?}");
+    fs::write(&version, "larder data folder 1\n").unwrap();
+    let error = Store::open(options.clone()).unwrap_err();
+    assert!(matches!(error, StoreError::OlderFormat { found: 1, ours: 2 }), "{error:?}");
+    for text in ["", "larder data folder -1\n", "larder data folder one\n", "larder data folder 2"]
+    {
         fs::write(&version, text).unwrap();
         let error = Store::open(options.clone()).unwrap_err();
         assert!(matches!(error, StoreError::BadVersion { .. }), "{text:?}: {error:?}");
@@ -198,7 +202,7 @@ async fn a_folder_of_a_newer_larder_or_of_something_else_is_not_opened() {
     fs::remove_file(&version).unwrap();
     let error = Store::open(options.clone()).unwrap_err();
     assert!(matches!(error, StoreError::NotADataFolder { .. }), "{error:?}");
-    fs::write(&version, "larder data folder 1\n").unwrap();
+    fs::write(&version, "larder data folder 2\n").unwrap();
     let identity = test.data().join("identity.key");
     let key = fs::read(&identity).unwrap();
     fs::remove_file(&identity).unwrap();
