@@ -296,10 +296,9 @@ fn begin<'a>(
 ) -> Result<(Transaction<'a>, TakenUp), StoreError> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let taken = shared.pending.take_up(&shared.appender);
-    let rows: Vec<_> = taken.chunks.iter().map(|(row, ..)| row.clone()).collect();
-    shared.chunks.insert(&tx, &rows)?;
-    for (row, token, at) in &taken.chunks {
-        uploads::insert(&tx, row.number, *token, *at)?;
+    shared.chunks.insert(&tx, &taken.chunks)?;
+    for upload in &taken.uploads {
+        uploads::insert(&tx, *upload)?;
     }
     Ok((tx, taken))
 }
