@@ -65,7 +65,7 @@ pub struct Ingest {
     file: Sha256Hasher,
     file_size: u64,
     numbers: Vec<ChunkNumber>,
-    /// Those of them that were promised before anything was sent.
+    /// Those of them that are not sent with this NAR.
     promised_numbers: Vec<ChunkNumber>,
     chunks: Vec<ManifestChunk>,
     leases: LeaseSet,
@@ -94,9 +94,9 @@ pub struct FinishedNar {
     pub(in crate::store) nar_size: u64,
     pub(in crate::store) file_hash: Sha256Hash,
     pub(in crate::store) file_size: u64,
-    pub(in crate::store) numbers: Vec<ChunkNumber>,
-    /// Those of them that nobody sent for this NAR.
-    pub(in crate::store) promised_numbers: Vec<ChunkNumber>,
+    pub(in crate::store) numbers: Box<[ChunkNumber]>,
+    /// Those of them that were not sent for this NAR.
+    pub(in crate::store) promised_numbers: Box<[ChunkNumber]>,
     pub(in crate::store) chunks: Vec<ManifestChunk>,
     pub(in crate::store) listing: Option<StoredListing>,
     _leases: LeaseSet,
@@ -406,8 +406,8 @@ impl Ingest {
             nar_size: self.nar_size,
             file_hash: self.file.finish(),
             file_size: self.file_size,
-            numbers: self.numbers,
-            promised_numbers: self.promised_numbers,
+            numbers: self.numbers.into(),
+            promised_numbers: self.promised_numbers.into(),
             chunks: self.chunks,
             listing,
             _leases: self.leases,

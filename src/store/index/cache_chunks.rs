@@ -21,7 +21,7 @@ const BLOCK_CHUNKS: u64 = 8192;
 /// A block with a bit for each of its chunks; one that is shorter lists offsets.
 const BITMAP_BYTES: usize = 1024;
 /// Offsets that a list has at most; with one more it would be as long as the bits.
-const LISTED_MAX: usize = BITMAP_BYTES / 2 - 1;
+const LISTED_MAX: u16 = 511;
 
 /// Enters chunks. Costs a row of at most 1 KiB for each block that changes.
 pub(in crate::store) fn add(
@@ -155,7 +155,7 @@ impl Block {
     }
 
     fn to_blob(&self) -> Vec<u8> {
-        if self.count() > LISTED_MAX {
+        if self.count() > LISTED_MAX.into() {
             return self.0.clone();
         }
         let bytes = self.0.iter().zip((0_u16..).step_by(8)).filter(|(byte, _first)| **byte != 0);
@@ -167,8 +167,8 @@ impl Block {
             .collect()
     }
 
-    fn count(&self) -> usize {
-        self.0.iter().map(|byte| byte.count_ones() as usize).sum()
+    fn count(&self) -> u32 {
+        self.0.iter().map(|byte| byte.count_ones()).sum()
     }
 
     fn set(&mut self, chunk: ChunkNumber, is_in: bool) {
@@ -193,7 +193,7 @@ fn is_in_blob(blob: &[u8], chunk: ChunkNumber) -> Result<bool, StoreError> {
 /// The offsets of a block that lists them.
 fn listed(blob: &[u8]) -> Result<&[[u8; 2]], StoreError> {
     match blob.as_chunks() {
-        (offsets, []) if offsets.len() <= LISTED_MAX => Ok(offsets),
+        (offsets, []) if offsets.len() <= LISTED_MAX.into() => Ok(offsets),
         _ => Err(StoreError::BadRow("set of chunk numbers")),
     }
 }
