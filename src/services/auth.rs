@@ -7,7 +7,7 @@ use tracing::error;
 
 use crate::services::chain::Chain;
 use crate::services::clock;
-use crate::store::{Cache, Right, Store, StoreError, Token, TokenId, UnixSeconds};
+use crate::store::{Cache, CacheId, Right, Store, StoreError, Token, TokenId, UnixSeconds};
 use crate::wire::{DeviceId, Refusal, RefusalCode, TokenText};
 
 /// Somebody with a checked token.
@@ -34,6 +34,18 @@ impl Caller {
     #[must_use]
     pub fn may_write(&self, cache: &Cache) -> bool {
         self.has(cache, |right| matches!(right, Right::Write | Right::ReadWrite))
+    }
+
+    /// Whether the token may do anything at all with `cache`; to others there is none.
+    #[must_use]
+    pub fn sees(&self, cache: &Cache) -> bool {
+        self.may_read(cache) || self.may_write(cache)
+    }
+
+    /// Those of `caches` that the token may read or write.
+    #[must_use]
+    pub fn caches_in_sight(&self, caches: &[Arc<Cache>]) -> Vec<CacheId> {
+        caches.iter().filter(|cache| self.sees(cache)).map(|cache| cache.id).collect()
     }
 
     fn has(&self, cache: &Cache, enough: impl Fn(Right) -> bool) -> bool {

@@ -18,11 +18,13 @@ pub const PRIORITY_DEFAULT: u32 = 30;
 /// Longest description of a cache, in characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 500;
 
-/// A cache to be made: public and managed.
+/// A managed cache to be made.
 #[derive(Clone, Debug)]
 pub struct CacheRequest {
     /// Its name.
     pub name: CacheName,
+    /// Whether anybody may read it.
+    pub is_public: bool,
     /// A sentence for people.
     pub description: String,
     /// What `nix-cache-info` says; at most `i32::MAX`, for Nix reads an `int`
@@ -177,13 +179,13 @@ impl Caches {
         self.0.public_names.subscribe()
     }
 
-    /// Makes a public, managed cache with a new key, which is called `NAME.HOST-1`.
+    /// Makes a managed cache with a new key, which is called `NAME.HOST-1`.
     ///
     /// # Errors
     ///
     /// [`CreateCacheError`]; nothing was made then.
     pub async fn create(&self, request: CacheRequest) -> Result<Arc<Cache>, CreateCacheError> {
-        let CacheRequest { name, description, priority } = request;
+        let CacheRequest { name, is_public, description, priority } = request;
         check_description(&description)?;
         if i32::try_from(priority).is_err() {
             return Err(CreateCacheError::Priority(priority));
@@ -191,7 +193,7 @@ impl Caches {
         let key_name = format!("{name}.{}-1", self.0.key_host);
         let new = NewCache {
             name,
-            is_public: true,
+            is_public,
             signing: SigningMode::Managed,
             priority,
             root_position: None,

@@ -103,18 +103,21 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError::NoSuchCache`], [`PublishError::Forbidden`], or the store failed.
+    /// [`PublishError::NoSuchCache`], also where the token has no right at all; or the store
+    /// failed.
     pub async fn missing(
         &self,
         caller: &Caller,
         cache: &CacheName,
         hashes: Vec<StorePathHash>,
     ) -> Result<Vec<StorePathHash>, PublishError> {
-        let cache = self.cache(cache)?;
-        if !caller.may_read(&cache) && !caller.may_write(&cache) {
-            return Err(PublishError::Forbidden { cache: cache.name.clone(), wanted: "ask" });
-        }
+        let cache = self.cache(caller, cache)?;
         Ok(self.0.store.missing(cache.id, hashes).await?)
+    }
+
+    /// Forgets who sent chunks so long ago that it counts for nothing.
+    pub(super) async fn forget_old_uploads(&self) -> Result<(), StoreError> {
+        self.0.store.forget_old_uploads(clock::now()).await
     }
 
     /// Checks rights, facts and the device signature, and answers at once if nothing needs to be
@@ -145,7 +148,7 @@ impl Publisher {
         device_key: [u8; 32],
         offer: Offer,
     ) -> Result<Begun, PublishError> {
-        let cache = self.cache(cache)?;
+        let cache = self.cache(caller, cache)?;
         if !caller.may_write(&cache) {
             let name = cache.name.clone();
             return Err(PublishError::Forbidden { cache: name, wanted: "push to" });
@@ -161,8 +164,10 @@ impl Publisher {
         Ok(Begun::Upload(Upload::new(Arc::clone(&self.0), cache, path)))
     }
 
-    fn cache(&self, name: &CacheName) -> Result<Arc<Cache>, PublishError> {
-        self.0.caches.get(name).ok_or_else(|| PublishError::NoSuchCache(name.clone()))
+    /// The cache of that name, if the token has any right on it; to others there is none.
+    fn cache(&self, caller: &Caller, name: &CacheName) -> Result<Arc<Cache>, PublishError> {
+        let cache = self.0.caches.get(name).filter(|cache| caller.sees(cache));
+        cache.ok_or_else(|| PublishError::NoSuchCache(name.clone()))
     }
 
     /// Settles a push whose NAR need not come.
@@ -173,15 +178,14 @@ impl Publisher {
     ) -> Result<Option<PushOutcome>, PublishError> {
         let Inner { store, .. } = &*self.0;
         let hash = path.info.store_path.hash();
-        let standing = match store.may_have_path(hash) {
-            true => store.path(path.cache, hash).await?,
-            false => None,
-        };
+        // Without asking the filter first: it knows of all caches, and would make paths that
+        // others have a little slower than those that nobody has.
+        let standing = store.path(path.cache, hash).await?;
         if standing.is_some_and(|other| other.visible && other.info.nar_hash != path.info.nar_hash)
         {
             return Ok(Some(self.0.settled(cache, path, CommitOutcome::KeptFirst)));
         }
-        let known = store.known_nar(path.info.nar_hash, path.pusher.token).await?;
+        let known = store.known_nar(path).await?;
         let Some(nar) = known.filter(|nar| nar.nar_size == path.info.nar_size) else {
             return Ok(None);
         };

@@ -4,6 +4,7 @@
 mod administration;
 mod publish;
 mod reading;
+mod sight;
 
 use std::path::PathBuf;
 
@@ -18,7 +19,8 @@ use crate::formats::nar::NarWriter;
 use crate::formats::signature::SecretKey;
 use crate::formats::{CacheName, PathInfo, Sha256Hash, StorePath, base32};
 use crate::services::{
-    Begun, Caller, PublishError, Services, ServicesOptions, TokenRequest, Upload, upkeep,
+    Begun, CacheRequest, Caller, PublishError, Services, ServicesOptions, TokenRequest, Upload,
+    upkeep,
 };
 use crate::store::{Cache, CacheId, NewCache, SigningMode, Store, StoreOptions};
 use crate::wire::DeviceId;

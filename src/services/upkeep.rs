@@ -11,20 +11,29 @@ use crate::services::chain::Chain;
 
 /// How long it takes until a token's last use is written down: one commit in that time at most.
 const LAST_USES_EVERY: Duration = Duration::from_secs(20);
+/// How often it is forgotten who sent chunks more than a day ago.
+const OLD_UPLOADS_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How old the numbers of the store in the metrics may be.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// Writes down last uses of tokens, counts what is in the store for the metrics, and runs the
+/// Writes down last uses of tokens, forgets who sent what long ago, counts what is in the store for the metrics, and runs the
 /// checks that are asked for, until `stop` fires. An error ends none of it.
 pub async fn run(services: Services, stop: CancellationToken) {
     let mut last_uses = interval(LAST_USES_EVERY);
     let mut count = interval(COUNT_EVERY);
+    let mut old_uploads = interval(OLD_UPLOADS_EVERY);
     last_uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    old_uploads.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beside = async {
         loop {
             tokio::select! {
                 _ = last_uses.tick() => services.auth.write_last_uses().await,
+                _ = old_uploads.tick() => {
+                    if let Err(error) = services.publish.forget_old_uploads().await {
+                        warn!(error = %Chain(&error), "Cannot forget who sent chunks long ago");
+                    }
+                }
                 _ = count.tick() => {
                     if let Err(error) = services.status.count_store().await {
                         warn!(error = %Chain(&error), "Cannot count what is in the store");

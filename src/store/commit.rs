@@ -1,8 +1,8 @@
 //! How a verified NAR becomes a path of a cache: one job of the writer, all or nothing.
 //!
 //! In the job: what is there under the name decides first; then the NAR (stored once for each
-//! NarHash), with every chunk checked again; then the path, hidden; then whatever becomes visible
-//! by it. Records go to the pack in that order too, so a replay meets them as they happened.
+//! NarHash), with every chunk checked again, also that the token may still name what it did not
+//! send; then the path, hidden; then whatever becomes visible by it. Records go to the pack in that order too, so a replay meets them as they happened.
 
 use rusqlite::{Connection, params};
 
@@ -14,7 +14,10 @@ use crate::store::index::caches::{CacheId, NewCache, SigningMode};
 use crate::store::index::nars::{NarFile, NarId, NewNar};
 use crate::store::index::numbers::runs;
 use crate::store::index::paths::{NewPath, Standing};
-use crate::store::index::{caches, damage, meta, nars, numbers, paths, uploads, visibility};
+use crate::store::index::sight::Sight;
+use crate::store::index::{
+    cache_chunks, caches, damage, meta, nars, numbers, paths, uploads, visibility,
+};
 use crate::store::ingest::FinishedNar;
 use crate::store::pack::Kind;
 use crate::store::pack::payload;
@@ -65,15 +68,28 @@ pub(in crate::store) fn path(
         merge_signatures(group, new.cache, hash, &standing, &new.info.signatures)?;
         return Ok(CommitOutcome::Known);
     }
+    let sight = Sight::of(group.tx, new.pusher.token, new.cache, new.pusher.at)?;
     let nar = match source {
-        NarSource::Known(nar) if nars::is_sound(group.tx, nar)? => nar,
-        NarSource::Known(_damaged) => {
+        NarSource::Known(nar)
+            if sight.has_nar(group.tx, nar)? && nars::is_sound(group.tx, nar)? =>
+        {
+            nar
+        }
+        NarSource::Known(_damaged_or_out_of_sight) => {
             return Err(StoreError::ChunksVanished { nar_hash: new.info.nar_hash, count: 1 });
         }
-        NarSource::Ingested(finished) => nar_of(group, finished)?,
+        NarSource::Ingested(finished) => {
+            check_sight(group.tx, &sight, &finished)?;
+            nar_of(group, finished)?
+        }
     };
     let nar = nars::by_id(group.tx, nar)?.ok_or(StoreError::NoSuchNar(new.info.nar_hash))?;
     paths::put_hidden(group.tx, new, nar.id)?;
+    let chunks = cache_chunks::chunks_of(group.tx, nar.id)?;
+    cache_chunks::add(group.tx, new.cache, &chunks)?;
+    if sight.reads_target() {
+        uploads::attach(group.tx, new.pusher.token, &chunks)?;
+    }
     let settled = visibility::settle(group.tx, new.cache, &new.info)?;
     group.shared.filter.add(group.tx, &settled.woken)?;
     append_path(group, uuid, new, &nar, settled.woken.is_empty())?;
@@ -199,11 +215,11 @@ fn nar_of(group: &Group<'_>, finished: FinishedNar) -> Result<NarId, StoreError>
         Some(known) => {
             nars::update(group.tx, known.id, &new)?;
             nars::set_damaged(group.tx, known.id, false)?;
+            cache_chunks::add_nar(group.tx, known.id)?;
             known.id
         }
         None => nars::insert(group.tx, &new)?,
     };
-    uploads::attach(group.tx, &finished.numbers)?;
     append_manifest(group, &new, finished.chunks)?;
     if let Some(listing) = finished.listing {
         let record = payload::Listing {
@@ -229,6 +245,22 @@ fn check_chunks(connection: &Connection, finished: &FinishedNar) -> Result<(), S
             .query_row(params![run.start, run.end], |row| row.get(0))?;
         count += (run.end - run.start).saturating_sub(there);
         count += damage::count_between(connection, run.start, run.end)?;
+    }
+    match count {
+        0 => Ok(()),
+        count => Err(StoreError::ChunksVanished { nar_hash: finished.nar_hash, count }),
+    }
+}
+
+/// Checks that what the token did not send is still in its sight.
+fn check_sight(
+    connection: &Connection,
+    sight: &Sight,
+    finished: &FinishedNar,
+) -> Result<(), StoreError> {
+    let mut count = 0;
+    for number in &finished.promised_numbers {
+        count += u64::from(!sight.has_chunk(connection, *number)?);
     }
     match count {
         0 => Ok(()),

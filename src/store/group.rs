@@ -166,12 +166,11 @@ impl<'a> Committer<'a> {
     }
 }
 
-/// Enters the chunks that a group took up.
+/// Enters the chunks that a group took up, and who sent them.
 fn enter(tx: &Transaction<'_>, shared: &Shared, taken: &TakenUp) -> Result<(), StoreError> {
-    let rows: Vec<_> = taken.chunks.iter().map(|(row, ..)| row.clone()).collect();
-    shared.chunks.insert(tx, &rows)?;
-    for (row, token, at) in &taken.chunks {
-        uploads::insert(tx, row.number, *token, *at)?;
+    shared.chunks.insert(tx, &taken.chunks)?;
+    for upload in &taken.uploads {
+        uploads::insert(tx, *upload)?;
     }
     Ok(())
 }

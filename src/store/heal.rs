@@ -16,7 +16,7 @@ use crate::store::index::chunks;
 use crate::store::index::chunks::{ChunkIndex, ChunkRow};
 use crate::store::index::nars::{NarFile, NarId, NewNar};
 use crate::store::index::numbers::ChunkNumber;
-use crate::store::index::{damage, nars, numbers, uploads};
+use crate::store::index::{cache_chunks, damage, nars, numbers, uploads};
 use crate::store::pack::payload::ManifestChunk;
 use crate::store::shared::{Inner, ReadError};
 
@@ -73,10 +73,8 @@ pub(in crate::store) fn replace_in_index(
         nars::replace_chunks(tx, *nar, &blob, !same_frame)?;
         nars::set_damaged(tx, *nar, damage::touches(tx, blob)?)?;
     }
-    if !affected.is_empty() {
-        uploads::attach(tx, &[new.number])?;
-    }
-    uploads::attach(tx, &[old.number])?;
+    cache_chunks::replace(tx, old.number, new.number)?;
+    uploads::replace(tx, old.number, new.number)?;
     index.delete(tx, old.number)
 }
 

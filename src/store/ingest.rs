@@ -15,10 +15,13 @@ use crate::formats::{Sha256Hash, frame, limits};
 use crate::store::UnixSeconds;
 use crate::store::error::{IngestError, StoreError};
 use crate::store::heal;
+use crate::store::index::caches::CacheId;
 use crate::store::index::chunks::ChunkRow;
+use crate::store::index::damage;
 use crate::store::index::numbers::ChunkNumber;
+use crate::store::index::sight::Sight;
 use crate::store::index::tokens::TokenId;
-use crate::store::index::uploads;
+use crate::store::index::uploads::Upload;
 use crate::store::leases::LeaseSet;
 use crate::store::listing::{NarCheck, StoredListing};
 use crate::store::pack::payload::ManifestChunk;
@@ -43,10 +46,14 @@ const CHUNKS_MAX: usize = 1_500_000;
 #[derive(Debug)]
 pub struct Ingest {
     inner: Arc<Inner>,
+    /// Where the path goes that the NAR is of.
+    cache: CacheId,
     nar_hash: Sha256Hash,
     nar_size: u64,
     token: TokenId,
     at: UnixSeconds,
+    /// What the last look-up was told from.
+    sight: Option<Sight>,
     /// Chunks that the caller was told it need not send, in order.
     promised: VecDeque<Promise>,
     /// Chunks that the caller was told to send and has not sent yet.
@@ -58,6 +65,8 @@ pub struct Ingest {
     file: Sha256Hasher,
     file_size: u64,
     numbers: Vec<ChunkNumber>,
+    /// Those of them that are not sent with this NAR.
+    promised_numbers: Vec<ChunkNumber>,
     chunks: Vec<ManifestChunk>,
     leases: LeaseSet,
 }
@@ -85,7 +94,9 @@ pub struct FinishedNar {
     pub(in crate::store) nar_size: u64,
     pub(in crate::store) file_hash: Sha256Hash,
     pub(in crate::store) file_size: u64,
-    pub(in crate::store) numbers: Vec<ChunkNumber>,
+    pub(in crate::store) numbers: Box<[ChunkNumber]>,
+    /// Those of them that were not sent for this NAR.
+    pub(in crate::store) promised_numbers: Box<[ChunkNumber]>,
     pub(in crate::store) chunks: Vec<ManifestChunk>,
     pub(in crate::store) listing: Option<StoredListing>,
     _leases: LeaseSet,
@@ -94,16 +105,19 @@ pub struct FinishedNar {
 impl Ingest {
     pub(in crate::store) fn new(
         inner: &Arc<Inner>,
+        cache: CacheId,
         nar_hash: Sha256Hash,
         nar_size: u64,
         token: TokenId,
         at: UnixSeconds,
     ) -> Self {
         Self {
+            cache,
             nar_hash,
             nar_size,
             token,
             at,
+            sight: None,
             promised: VecDeque::new(),
             awaited: HashSet::new(),
             read_ahead: VecDeque::new(),
@@ -112,6 +126,7 @@ impl Ingest {
             file: Sha256Hasher::new(),
             file_size: 0,
             numbers: Vec::new(),
+            promised_numbers: Vec::new(),
             chunks: Vec::new(),
             leases: LeaseSet::new(&inner.shared.leases),
             inner: Arc::clone(inner),
@@ -127,9 +142,13 @@ impl Ingest {
     /// [`IngestError::Store`].
     pub fn look_up(&mut self, batch: &[ChunkRef]) -> Result<Vec<usize>, IngestError> {
         let inner = Arc::clone(&self.inner);
-        let mut found = inner.readers.read(|connection| {
-            batch.iter().map(|chunk| self.find(connection, chunk.id)).collect::<Result<Vec<_>, _>>()
+        let (sight, mut found) = inner.readers.read(|connection| {
+            let sight = Sight::of(connection, self.token, self.cache, self.at)?;
+            let find = |chunk: &ChunkRef| self.find(connection, &sight, chunk.id);
+            let found = batch.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+            Ok((sight, found))
         })?;
+        self.sight = Some(sight);
         let mut wanted = Vec::new();
         for (index, (chunk, row)) in batch.iter().zip(found.drain(..)).enumerate() {
             if let Some(row) = &row {
@@ -145,19 +164,25 @@ impl Ingest {
         Ok(wanted)
     }
 
-    /// The chunk, if it is here, whole, and this token is told so.
+    /// The chunk, if it is here, whole, and this push is told so. What is here and not told of
+    /// takes the same steps as what is not here.
     fn find(
         &self,
         connection: &rusqlite::Connection,
+        sight: &Sight,
         id: ChunkId,
     ) -> Result<Option<ChunkRow>, StoreError> {
         let shared = &self.inner.shared;
-        if let Some((row, owner)) = shared.pending.find(&shared.appender, id) {
-            return Ok((owner == self.token).then_some(row));
+        let is_claimed = |number| shared.pending.is_claimed(number, self.token);
+        let pending = shared.pending.find(&shared.appender, id);
+        if let Some(row) = pending.filter(|row| is_claimed(row.number)) {
+            return Ok(Some(row));
         }
-        let Some((row, damaged)) = self.inner.look_up(connection, id)? else { return Ok(None) };
-        let present = uploads::is_present_for(connection, row.number, self.token, self.at)?;
-        Ok((present && !damaged).then_some(row))
+        let may_tell = |number| Ok(is_claimed(number) | sight.has_chunk(connection, number)?);
+        let Some(row) = shared.chunks.look_up_if(connection, id, may_tell)? else {
+            return Ok(None);
+        };
+        Ok((!damage::is_recorded(connection, row.number)?).then_some(row))
     }
 
     /// Takes the next chunk of the NAR: with its frame, or `None` for one that
@@ -221,9 +246,12 @@ impl Ingest {
             self.promised.pop_front();
         }
         let promise = self.promised.pop_front().ok_or(IngestError::NotLookedUp { index })?;
-        let row = match promise.row {
-            Some(row) => Some(row),
-            None => self.inner.readers.read(|connection| self.find(connection, chunk.id))?,
+        let sent_before = promise.row.is_none();
+        let row = match (promise.row, &self.sight) {
+            (None, Some(sight)) => {
+                self.inner.readers.read(|connection| self.find(connection, sight, chunk.id))?
+            }
+            (row, _) => row,
         };
         let Some(row) = row else { return Ok(None) };
         if row.raw_len != chunk.raw_len {
@@ -231,7 +259,12 @@ impl Ingest {
         }
         match self.read_known(&row) {
             Ok(stored) => match frame::accept(&stored, row.raw_len) {
-                Ok(raw) => Ok(Some((row, stored, raw))),
+                Ok(raw) => {
+                    if !sent_before {
+                        self.promised_numbers.push(row.number);
+                    }
+                    Ok(Some((row, stored, raw)))
+                }
                 Err(_frame) => {
                     heal::record(&self.inner, &[row])?;
                     Ok(None)
@@ -297,13 +330,14 @@ impl Ingest {
         Ok((row, stored, raw))
     }
 
-    /// Stores a verified chunk unless it is here; returns the frame that is kept.
+    /// Stores a verified chunk unless it is here, which nobody is told; returns the frame that
+    /// is kept. Either way the token has sent it.
     fn store(&self, new: &NewChunk<'_>) -> Result<(ChunkRow, Bytes), StoreError> {
         let shared = &self.inner.shared;
         loop {
             let departures = shared.pending.departures();
             let known = match shared.pending.find(&shared.appender, new.id) {
-                Some((row, _owner)) => Some((row, false)),
+                Some(row) => Some((row, false)),
                 None => {
                     self.inner.readers.read(|connection| self.inner.look_up(connection, new.id))?
                 }
@@ -312,7 +346,11 @@ impl Ingest {
                 Some((row, true)) => Some(row),
                 Some((row, false)) => match self.inner.read_frames(std::slice::from_ref(&row)) {
                     Ok(mut frames) => match frames.pop() {
-                        Some(frame) => return Ok((row, frame)),
+                        Some(frame) => {
+                            let Ingest { token, at, .. } = *self;
+                            shared.pending.claim(Upload { number: row.number, token, at });
+                            return Ok((row, frame));
+                        }
                         None => continue,
                     },
                     // Recorded with a commit that also took up what was pending, so the next
@@ -368,7 +406,8 @@ impl Ingest {
             nar_size: self.nar_size,
             file_hash: self.file.finish(),
             file_size: self.file_size,
-            numbers: self.numbers,
+            numbers: self.numbers.into(),
+            promised_numbers: self.promised_numbers.into(),
             chunks: self.chunks,
             listing,
             _leases: self.leases,

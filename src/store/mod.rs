@@ -7,6 +7,7 @@
 
 mod assemble;
 mod check;
+mod claims;
 mod commit;
 mod error;
 mod filter;
@@ -51,7 +52,8 @@ pub use rebuild::rebuild_index;
 pub use stats::StoreStats;
 
 use assemble::Form;
-use index::{caches, nars, paths, tokens};
+use index::sight::Sight;
+use index::{caches, nars, paths, tokens, uploads};
 use shared::Inner;
 
 /// Seconds since 1970.
@@ -209,24 +211,37 @@ impl Store {
         self.0.shared.filter.may_have(hash)
     }
 
-    /// The NAR, if these bytes are visible to the token: all caches are readable by everybody in
-    /// this version, so any path that has it will do. `None` also while it is damaged, so that
-    /// it is sent again and heals.
+    /// The NAR that a path has, if its pusher may name it to the path's cache: because a cache
+    /// that the token may read has it, or that very cache. `None` also while it is damaged, so
+    /// that it is sent again and heals.
     ///
     /// # Errors
     ///
     /// [`StoreError::Index`].
-    pub async fn known_nar(
-        &self,
-        nar_hash: Sha256Hash,
-        _token: TokenId,
-    ) -> Result<Option<NarFile>, StoreError> {
+    pub async fn known_nar(&self, path: &NewPath) -> Result<Option<NarFile>, StoreError> {
+        let (nar_hash, cache, pusher) = (path.info.nar_hash, path.cache, path.pusher.clone());
         let known = move |connection: &rusqlite::Connection| {
-            let Some(nar) = nars::by_hash(connection, nar_hash)? else { return Ok(None) };
-            let known = nars::has_path(connection, nar.id)? && nars::is_sound(connection, nar.id)?;
-            Ok(known.then_some(nar))
+            let sight = Sight::of(connection, pusher.token, cache, pusher.at)?;
+            let id = nars::id_of(connection, nar_hash)?;
+            // One that is not there is looked for as one that must not be told of.
+            let seen = sight.has_nar(connection, id.unwrap_or(NarId(0)))?;
+            match id.filter(|_| seen) {
+                Some(id) if nars::is_sound(connection, id)? => nars::by_id(connection, id),
+                _ => Ok(None),
+            }
         };
         self.0.readers.run(known).await
+    }
+
+    /// Forgets who sent chunks longer than a day ago, which counts for nothing any more. Costs
+    /// some commits, and a look at every row: call it now and then.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::CommitFailed`] and the like.
+    pub async fn forget_old_uploads(&self, now: UnixSeconds) -> Result<(), StoreError> {
+        while self.0.writer.run(move |group| uploads::forget_old(group.tx, now)).await? {}
+        Ok(())
     }
 
     /// The NAR, if a visible path of one of these caches has it.
@@ -269,23 +284,25 @@ impl Store {
         tokio::task::spawn_blocking(read).await?
     }
 
-    /// Starts taking in one NAR. The value is used on blocking threads.
+    /// Starts taking in one NAR for a path of a cache. The value is used on blocking threads.
     #[must_use]
     pub fn begin_ingest(
         &self,
+        cache: CacheId,
         nar_hash: Sha256Hash,
         nar_size: u64,
         token: TokenId,
         at: UnixSeconds,
     ) -> Ingest {
-        Ingest::new(&self.0, nar_hash, nar_size, token, at)
+        Ingest::new(&self.0, cache, nar_hash, nar_size, token, at)
     }
 
     /// Commits a path; returns when its packs are synced and its rows durable.
     ///
     /// # Errors
     ///
-    /// [`StoreError::ChunksVanished`] if the NAR must be sent again, [`StoreError::CommitFailed`]
+    /// [`StoreError::ChunksVanished`] if the NAR must be sent again, because something that was
+    /// not sent is gone, or the token may not name it any more; [`StoreError::CommitFailed`]
     /// if the disk refused, [`StoreError::OtherNar`] if facts and NAR do not belong together.
     pub async fn commit_path(
         &self,

@@ -191,8 +191,10 @@ fn has_bytes(folder: &Path, packs: &[u32]) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// The number that the next chunk gets.
+/// The number that the next chunk gets: never one that somebody is remembered for, also not if
+/// the chunk that had it was lost.
 fn next_number(connection: &Connection) -> Result<u64, StoreError> {
-    let sql = "SELECT ifnull(max(number), 0) + 1 FROM chunks";
+    let sql = "SELECT 1 + max((SELECT ifnull(max(number), 0) FROM chunks),
+                              (SELECT ifnull(max(number), 0) FROM uploads))";
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }

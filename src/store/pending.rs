@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::UnixSeconds;
+use crate::store::claims::Claims;
 use crate::store::error::StoreError;
 use crate::store::index::chunks::ChunkRow;
 use crate::store::index::numbers::ChunkNumber;
 use crate::store::index::tokens::TokenId;
+use crate::store::index::uploads::Upload;
 use crate::store::pack::{Appender, Kind, Position};
 use crate::wire::message::ChunkId;
 
@@ -24,6 +26,7 @@ pub(in crate::store) struct Pending {
 #[derive(Debug)]
 struct State {
     chunks: HashMap<ChunkId, Entry>,
+    claims: Claims,
     next_number: ChunkNumber,
     /// The appender's epoch when this was last brought in line with it.
     epoch: u64,
@@ -36,8 +39,6 @@ struct State {
 #[derive(Clone, Debug)]
 struct Entry {
     row: ChunkRow,
-    token: TokenId,
-    at: UnixSeconds,
     epoch: u64,
     /// In the transaction of the group that is being committed.
     taken_up: bool,
@@ -46,7 +47,8 @@ struct Entry {
 /// What a group takes up: everything that is pending, and the position that it reaches up to.
 #[derive(Debug)]
 pub(in crate::store) struct TakenUp {
-    pub(in crate::store) chunks: Vec<(ChunkRow, TokenId, UnixSeconds)>,
+    pub(in crate::store) chunks: Vec<ChunkRow>,
+    pub(in crate::store) uploads: Vec<Upload>,
     pub(in crate::store) position: Position,
     pub(in crate::store) epoch: u64,
 }
@@ -63,19 +65,30 @@ pub(in crate::store) enum AppendOutcome {
 impl Pending {
     /// Starts empty.
     pub(in crate::store) fn new(next_number: ChunkNumber, epoch: u64) -> Self {
-        let state =
-            State { chunks: HashMap::new(), next_number, epoch, departures: 0, fresh_bytes: 0 };
+        let state = State {
+            chunks: HashMap::new(),
+            claims: Claims::default(),
+            next_number,
+            epoch,
+            departures: 0,
+            fresh_bytes: 0,
+        };
         Self { state: Mutex::new(state) }
     }
 
-    /// The chunk and whose it is, if it is pending.
-    pub(in crate::store) fn find(
-        &self,
-        appender: &Appender,
-        id: ChunkId,
-    ) -> Option<(ChunkRow, TokenId)> {
-        let state = self.in_line_with(appender);
-        state.chunks.get(&id).map(|entry| (entry.row.clone(), entry.token))
+    /// The chunk, if it is pending.
+    pub(in crate::store) fn find(&self, appender: &Appender, id: ChunkId) -> Option<ChunkRow> {
+        self.in_line_with(appender).chunks.get(&id).map(|entry| entry.row.clone())
+    }
+
+    /// Notes that a token sent a chunk that is here already; for the index too.
+    pub(in crate::store) fn claim(&self, upload: Upload) {
+        self.lock().claims.insert(upload);
+    }
+
+    /// Whether a token sent that chunk, as far as the index does not say so yet.
+    pub(in crate::store) fn is_claimed(&self, number: ChunkNumber, token: TokenId) -> bool {
+        self.lock().claims.contains(number, token)
     }
 
     /// A mark to give to [`append`](Self::append): take it before looking into the index.
@@ -109,14 +122,9 @@ impl Pending {
         };
         state.next_number += 1;
         state.fresh_bytes += u64::from(row.location.stored_len);
-        let entry = Entry {
-            row: row.clone(),
-            token: chunk.token,
-            at: chunk.at,
-            epoch: appended.epoch,
-            taken_up: false,
-        };
+        let entry = Entry { row: row.clone(), epoch: appended.epoch, taken_up: false };
         state.chunks.insert(chunk.id, entry);
+        state.claims.insert(Upload { number: row.number, token: chunk.token, at: chunk.at });
         // Behind the insert: a sync that failed since the append has taken this chunk too.
         state.align(appender.epoch());
         Ok(AppendOutcome::Stored { row, fresh_bytes: state.fresh_bytes })
@@ -130,12 +138,13 @@ impl Pending {
             .values_mut()
             .map(|entry| {
                 entry.taken_up = true;
-                (entry.row.clone(), entry.token, entry.at)
+                entry.row.clone()
             })
             .collect();
-        chunks.sort_unstable_by_key(|(row, ..)| row.number);
+        chunks.sort_unstable_by_key(|row| row.number);
         state.fresh_bytes = 0;
-        TakenUp { chunks, position: appender.position(), epoch: state.epoch }
+        let uploads = state.claims.take_up();
+        TakenUp { chunks, uploads, position: appender.position(), epoch: state.epoch }
     }
 
     /// Ends a group: what it took up is in the index, or (not `committed`) still pending, unless
@@ -147,6 +156,7 @@ impl Pending {
         } else {
             state.chunks.values_mut().for_each(|entry| entry.taken_up = false);
         }
+        state.claims.settle(committed);
         state.departures += 1;
         state.align(appender.epoch());
         // Somebody else may have seen the new epoch first, while these were still taken up.
@@ -158,7 +168,8 @@ impl Pending {
 
     /// Whether anything waits for a commit.
     pub(in crate::store) fn is_empty(&self) -> bool {
-        self.lock().chunks.is_empty()
+        let state = self.lock();
+        state.chunks.is_empty() && state.claims.is_empty()
     }
 
     fn in_line_with(&self, appender: &Appender) -> MutexGuard<'_, State> {

@@ -2,7 +2,7 @@
 //! record. A start does it with the tails, a rebuild with everything.
 //!
 //! Applying a record that the index has already changes nothing, so the position may lag behind.
-//! A chunk that no manifest refers to belongs to nobody. A manifest whose chunk was damaged
+//! A chunk that no manifest refers to is in no cache, and nobody is told of it. A manifest whose chunk was damaged
 //! keeps its place with the chunk recorded as damaged, so that a push heals it. A path of a
 //! cache that no record tells of goes to a cache of its own, private and detached.
 
@@ -19,7 +19,7 @@ use crate::store::index::nars::NewNar;
 use crate::store::index::numbers::ChunkNumber;
 use crate::store::index::paths::{NewPath, Pusher};
 use crate::store::index::tokens::TokenId;
-use crate::store::index::{caches, damage, meta, nars, numbers, paths, uploads, visibility};
+use crate::store::index::{cache_chunks, caches, damage, meta, nars, numbers, paths, visibility};
 use crate::store::pack::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::store::pack::scan::Found;
 use crate::store::pack::{Kind, Location, Position, payload};
@@ -143,7 +143,6 @@ impl<'a> Replay<'a> {
             sum: header.payload_sum,
         };
         self.index.insert(self.connection, std::slice::from_ref(&row))?;
-        uploads::insert(self.connection, row.number, TokenId::NOBODY, 0)?;
         match damaged {
             Some(damaged) => heal::replace_in_index(self.connection, self.index, &damaged, &row),
             None => Ok(()),
@@ -177,7 +176,7 @@ impl<'a> Replay<'a> {
             }
             None => nars::insert(self.connection, &new)?,
         };
-        uploads::attach(self.connection, &chunk_numbers)?;
+        cache_chunks::add_nar(self.connection, id)?;
         nars::set_damaged(self.connection, id, damage::touches(self.connection, new.chunks)?)
     }
 
@@ -293,6 +292,8 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         paths::put_hidden(self.connection, &new, nar.id)?;
+        let chunks = cache_chunks::chunks_of(self.connection, nar.id)?;
+        cache_chunks::add(self.connection, cache, &chunks)?;
         visibility::settle(self.connection, cache, &new.info).map(drop)
     }
 

@@ -12,6 +12,7 @@ use larder::wire::message::{
 use larder::wire::{DeviceId, RefusalCode, TokenText};
 
 use crate::fixture::larder::TestBox;
+use crate::fixture::pushed::{frame_of, nar_of_file, push_word, signature_bytes};
 use crate::fixture::raw_quic::{
     Heard, RawClient, RawStream, device_key, framed, hello, with_length,
 };
@@ -56,7 +57,7 @@ impl TinyPath {
     }
 
     fn frame(&self) -> Bytes {
-        larder_frame(&self.nar)
+        frame_of(&self.nar)
     }
 
     fn offer(&self) -> ClientMessage {
@@ -80,32 +81,6 @@ impl TinyPath {
 
 fn main() -> CacheName {
     "main".parse().unwrap()
-}
-
-fn larder_frame(raw: &[u8]) -> Bytes {
-    zstd::bulk::compress(raw, 3).unwrap().into()
-}
-
-fn signature_bytes(key: &SecretKey, message: &str) -> Vec<u8> {
-    let text = key.sign(message.as_bytes()).to_string();
-    let (_, encoded) = text.split_once(':').unwrap();
-    data_encoding::BASE64.decode(encoded.as_bytes()).unwrap()
-}
-
-fn nar_of_file(contents: &[u8]) -> Vec<u8> {
-    let mut nar = Vec::new();
-    for word in ["nix-archive-1", "(", "type", "regular", "contents"] {
-        push_word(&mut nar, word.as_bytes());
-    }
-    push_word(&mut nar, contents);
-    push_word(&mut nar, b")");
-    nar
-}
-
-fn push_word(nar: &mut Vec<u8>, word: &[u8]) {
-    nar.extend_from_slice(&u64::try_from(word.len()).unwrap().to_le_bytes());
-    nar.extend_from_slice(word);
-    nar.resize(nar.len().next_multiple_of(8), 0);
 }
 
 /// Pushes on a fresh stream and gives the answer.
@@ -218,7 +193,7 @@ async fn frames_that_are_not_one_plain_frame_of_the_chunk_are_refused() {
     let path = TinyPath::new(b"what is pushed");
     let (frame, chunk) = (path.frame(), path.chunk());
     let twice = [&frame[..], &frame[..]].concat();
-    let halves = [larder_frame(&path.nar[..40]), larder_frame(&path.nar[40..])].concat();
+    let halves = [frame_of(&path.nar[..40]), frame_of(&path.nar[40..])].concat();
     let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0][..], &frame].concat();
     let mut wide = Vec::new();
     let mut encoder = zstd::stream::Encoder::new(&mut wide, 3).unwrap();
@@ -227,7 +202,7 @@ async fn frames_that_are_not_one_plain_frame_of_the_chunk_are_refused() {
     encoder.finish().unwrap();
     // RFC 8878, section 3.1.1.1: the flag in the descriptor, then a dictionary ID of one byte.
     let with_dictionary = [&frame[..4], &[frame[4] | 1, 77], &frame[5..]].concat();
-    let bomb = larder_frame(&vec![0; 200_000]);
+    let bomb = frame_of(&vec![0; 200_000]);
     for (what, frame) in [
         ("two frames", twice),
         ("two halves", halves),
@@ -245,7 +220,7 @@ async fn frames_that_are_not_one_plain_frame_of_the_chunk_are_refused() {
     }
     let mut other = path.nar.clone();
     other[120] ^= 1;
-    let code = refusal_code(&client, &path.offer_with(chunk, larder_frame(&other))).await;
+    let code = refusal_code(&client, &path.offer_with(chunk, frame_of(&other))).await;
     assert_eq!(code, RefusalCode::WrongChunk);
     assert!(!path.is_served(&larder));
     assert_eq!(answer_to(&client, &path.offer()).await, BoxMessage::Done(PushOutcome::Stored));

@@ -16,3 +16,4 @@ mod readme;
 mod resume;
 mod serve;
 mod simulation;
+mod visibility;

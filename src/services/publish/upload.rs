@@ -6,10 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use crate::services::clock;
 use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::publish::{Inner, PublishError};
-use crate::store::{Added, Cache, FinishedNar, Ingest, NarSource, NewPath, StoreError};
+use crate::store::{Added, Cache, FinishedNar, Ingest, NarSource, NewPath, Pusher, StoreError};
 use crate::wire::message::{ChunkRef, PushOutcome};
 
 /// One path on its way in.
@@ -60,7 +59,8 @@ impl Drop for UnderWay {
 impl Upload {
     pub(super) fn new(inner: Arc<Inner>, cache: Arc<Cache>, path: NewPath) -> Self {
         let (hash, size) = (path.info.nar_hash, path.info.nar_size);
-        let ingest = inner.store.begin_ingest(hash, size, path.pusher.token, clock::now());
+        let Pusher { token, at, .. } = path.pusher;
+        let ingest = inner.store.begin_ingest(path.cache, hash, size, token, at);
         let under_way = UnderWay::new(&inner.metrics);
         let intake = Some(Box::new(Intake { ingest, batches: VecDeque::new() }));
         Self { inner, cache, path: Box::new(path), intake, under_way }

@@ -6,6 +6,7 @@ use crate::formats::CacheName;
 use crate::formats::signature::{PublicKey, SecretKey};
 use crate::store::UnixSeconds;
 use crate::store::error::StoreError;
+use crate::store::index::cache_chunks;
 
 /// A cache, within this data folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -189,7 +190,7 @@ pub(in crate::store) fn delete(connection: &Connection, id: CacheId) -> Result<(
     ] {
         connection.prepare_cached(sql)?.execute([id.0])?;
     }
-    Ok(())
+    cache_chunks::forget(connection, id)
 }
 
 fn from_row(connection: &Connection, row: &Row<'_>) -> Result<Cache, StoreError> {

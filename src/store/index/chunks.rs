@@ -61,6 +61,30 @@ impl ChunkIndex {
         Ok(newest)
     }
 
+    /// The newest row of a chunk of those that `may_tell` allows. As much is done for a chunk
+    /// that is not there as for one that must not be told of: the way to its number, and one
+    /// question about a number; no row is read for either.
+    pub(in crate::store) fn look_up_if(
+        &self,
+        connection: &Connection,
+        id: ChunkId,
+        may_tell: impl Fn(ChunkNumber) -> Result<bool, StoreError>,
+    ) -> Result<Option<ChunkRow>, StoreError> {
+        let mut numbers = self.prefixes.numbers(connection, id)?;
+        numbers.sort_unstable();
+        numbers.dedup();
+        if numbers.is_empty() {
+            may_tell(self.prefixes.stand_in(id))?;
+        }
+        let mut newest = None;
+        for number in numbers {
+            if may_tell(number)? {
+                newest = row(connection, number)?.filter(|row| row.id == id).or(newest);
+            }
+        }
+        Ok(newest)
+    }
+
     /// Adds rows; their numbers are new.
     pub(in crate::store) fn insert(
         &self,

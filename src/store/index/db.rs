@@ -8,10 +8,14 @@ use rusqlite_migration::{M, Migrations};
 use tokio::sync::Semaphore;
 
 use crate::store::error::StoreError;
+use crate::store::index::cache_chunks;
 use crate::store::layout;
 
-const STEPS: &[M<'static>] =
-    &[M::up(include_str!("schema/001-first.sql")), M::up(include_str!("schema/002-chunks.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("schema/001-first.sql")),
+    M::up(include_str!("schema/002-chunks.sql")),
+    M::up(include_str!("schema/003-cache-chunks.sql")),
+];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// Prepared statements that a connection keeps, a few KiB each.
@@ -36,6 +40,7 @@ pub(in crate::store) fn open_writer(path: &Path) -> Result<Connection, StoreErro
     )?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     MIGRATIONS.to_latest(&mut connection)?;
+    cache_chunks::fill_if_due(&mut connection)?;
     Ok(connection)
 }
 

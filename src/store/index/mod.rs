@@ -1,5 +1,6 @@
 //! The SQLite index: a cache of the packs, and the home of secret keys and tokens.
 
+pub(in crate::store) mod cache_chunks;
 pub(in crate::store) mod caches;
 pub(in crate::store) mod chunks;
 pub(in crate::store) mod damage;
@@ -9,6 +10,7 @@ pub(in crate::store) mod nars;
 pub(in crate::store) mod numbers;
 pub(in crate::store) mod paths;
 pub(in crate::store) mod prefixes;
+pub(in crate::store) mod sight;
 pub(in crate::store) mod tokens;
 pub(in crate::store) mod uploads;
 pub(in crate::store) mod visibility;

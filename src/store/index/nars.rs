@@ -164,10 +164,35 @@ pub(in crate::store) fn is_visible_in(
     Ok(false)
 }
 
-/// Whether any path, visible or hidden, has the NAR.
-pub(in crate::store) fn has_path(connection: &Connection, id: NarId) -> Result<bool, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM paths WHERE nar = ? LIMIT 1")?;
-    Ok(statement.exists([id.0])?)
+/// Whether any path of a cache, visible or hidden, has the NAR.
+pub(in crate::store) fn is_in(
+    connection: &Connection,
+    id: NarId,
+    cache: CacheId,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM paths INDEXED BY paths_by_nar WHERE nar = ? AND cache = ? LIMIT 1";
+    Ok(connection.prepare_cached(sql)?.exists([id.0, cache.0])?)
+}
+
+/// The caches with a path, visible or hidden, that has the NAR.
+pub(in crate::store) fn caches_with(
+    connection: &Connection,
+    id: NarId,
+) -> Result<Vec<CacheId>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT DISTINCT cache FROM paths WHERE nar = ?")?;
+    let caches = statement.query_map([id.0], |row| row.get(0).map(CacheId))?;
+    Ok(caches.collect::<Result<_, _>>()?)
+}
+
+/// The number of the NAR with that hash, from the index on the hashes alone.
+pub(in crate::store) fn id_of(
+    connection: &Connection,
+    nar_hash: Sha256Hash,
+) -> Result<Option<NarId>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT id FROM nars WHERE nar_hash = ?")?;
+    let id = statement.query_row([nar_hash.as_bytes()], |row| row.get(0).map(NarId)).optional()?;
+    Ok(id)
 }
 
 /// Remembers where the record of the NAR's listing is.

@@ -98,6 +98,12 @@ impl Prefixes {
         Ok(numbers)
     }
 
+    /// A number that a chunk with this ID might have had: always the same, and about as near to
+    /// others as any.
+    pub(in crate::store) fn stand_in(&self, id: ChunkId) -> ChunkNumber {
+        prefix_of(id) % self.lock().newest.max(1) + 1
+    }
+
     /// Adds entries in the transaction on `tx`. A transaction that may be rolled back while the
     /// store goes on does this once.
     ///

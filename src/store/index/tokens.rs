@@ -11,7 +11,7 @@ use crate::store::index::caches::CacheId;
 pub struct TokenId(pub i64);
 
 impl TokenId {
-    /// Whose the chunks are that a replay found without an owner.
+    /// Who pushed the paths that a replay found: packs do not say.
     pub(in crate::store) const NOBODY: Self = Self(0);
 }
 

@@ -39,7 +39,7 @@ async fn what_was_not_committed_leaves_no_trace_and_resumes_for_its_token() {
 
     let test = test.after_power_cut().await;
 
-    assert!(test.store.known_nar(nar.hash, TOKEN).await.unwrap().is_none());
+    assert!(test.store.known_nar(&test.path(&nar, "again", &[])).await.unwrap().is_none());
     assert_eq!(test.wanted(&nar, TOKEN).await, 0, "its own token resumes");
     assert_eq!(test.wanted(&nar, TokenId(8)).await, nar.chunks.len(), "others are told nothing");
     let path = test.path(&nar, "again", &[]);
@@ -55,9 +55,9 @@ async fn chunks_of_a_push_that_broke_off_are_promised_for_a_day() {
     let test = test.reopened().await;
 
     for (later, sent) in [(0, 0), (23 * 3600, 0), (25 * 3600, nar.chunks.len())] {
-        let (store, nar) = (test.store.clone(), nar.clone());
+        let (store, cache, nar) = (test.store.clone(), test.cache, nar.clone());
         let wanted = tokio::task::spawn_blocking(move || {
-            let mut ingest = store.begin_ingest(nar.hash, nar.size(), TOKEN, NOW + later);
+            let mut ingest = store.begin_ingest(cache, nar.hash, nar.size(), TOKEN, NOW + later);
             ingest.look_up(&nar.refs()).unwrap().len()
         });
         assert_eq!(wanted.await.unwrap(), sent, "after {later} seconds");

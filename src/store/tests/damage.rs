@@ -58,7 +58,7 @@ async fn a_damaged_chunk_breaks_the_transfer_and_is_recorded() {
     let path = test.path(&nar, "damaged", &[]);
     let record = test.store.path(test.cache, path.info.store_path.hash()).await.unwrap();
     assert!(record.unwrap().damaged);
-    assert!(test.store.known_nar(nar.hash, TOKEN).await.unwrap().is_none());
+    assert!(test.store.known_nar(&path).await.unwrap().is_none());
 }
 
 #[tokio::test]

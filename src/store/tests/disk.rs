@@ -124,11 +124,11 @@ async fn commit_in_vain(
 ) -> FinishedNar {
     let source = NarSource::Ingested(test.ingest(nar, TOKEN).await.unwrap());
     let (store, meanwhile) = (test.store.clone(), meanwhile.clone());
-    let (path, disk) = (path.clone(), disk.clone());
+    let (path, disk, cache) = (path.clone(), disk.clone(), test.cache);
     let (sender, taken_in) = std::sync::mpsc::channel();
     let group = test.store.0.writer.run(move |group| {
         assert_eq!(commit::path(group, &path, source)?, CommitOutcome::Stored);
-        sender.send(ingest(&store, &meanwhile, TOKEN).unwrap().0).unwrap();
+        sender.send(ingest(&store, cache, &meanwhile, TOKEN).unwrap().0).unwrap();
         group.tx.execute_batch(REFUSED_AT_COMMIT)?;
         disk.syncs.store(failing_syncs, Ordering::SeqCst);
         Ok(())

@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod refusal;
 mod round_trip;
+mod sight;
 mod visibility;
 
 use std::fs;
@@ -100,17 +101,19 @@ impl TestStore {
     }
 
     async fn ingest(&self, nar: &TestNar, token: TokenId) -> Result<FinishedNar, IngestError> {
-        let (store, nar) = (self.store.clone(), nar.clone());
-        tokio::task::spawn_blocking(move || ingest(&store, &nar, token).map(|(nar, _sent)| nar))
-            .await
-            .unwrap()
+        let (store, cache, nar) = (self.store.clone(), self.cache, nar.clone());
+        tokio::task::spawn_blocking(move || {
+            ingest(&store, cache, &nar, token).map(|(nar, _sent)| nar)
+        })
+        .await
+        .unwrap()
     }
 
     /// How many chunks of the NAR a push would send.
     async fn wanted(&self, nar: &TestNar, token: TokenId) -> usize {
-        let (store, nar) = (self.store.clone(), nar.clone());
+        let (store, cache, nar) = (self.store.clone(), self.cache, nar.clone());
         tokio::task::spawn_blocking(move || {
-            let mut ingest = store.begin_ingest(nar.hash, nar.size(), token, NOW);
+            let mut ingest = store.begin_ingest(cache, nar.hash, nar.size(), token, NOW);
             ingest.look_up(&nar.refs()).unwrap().len()
         })
         .await
@@ -246,10 +249,11 @@ impl TestNar {
 /// Takes a NAR in as the box does; returns how many frames were sent.
 fn ingest(
     store: &Store,
+    cache: CacheId,
     nar: &TestNar,
     token: TokenId,
 ) -> Result<(FinishedNar, usize), IngestError> {
-    let mut ingest = store.begin_ingest(nar.hash, nar.size(), token, NOW);
+    let mut ingest = store.begin_ingest(cache, nar.hash, nar.size(), token, NOW);
     let mut sent = 0;
     for batch in nar.chunks.chunks(5) {
         let refs: Vec<_> = batch.iter().map(|(chunk, _frame)| *chunk).collect();

@@ -13,9 +13,9 @@ use crate::wire::message::{ChunkId, ChunkRef};
 
 /// What an ingest of `nar` fails with when it declares `hash` and `size`.
 async fn refusal(test: &TestStore, nar: &TestNar, hash: Sha256Hash, size: u64) -> IngestError {
-    let (store, nar) = (test.store.clone(), nar.clone());
+    let (store, cache, nar) = (test.store.clone(), test.cache, nar.clone());
     tokio::task::spawn_blocking(move || {
-        let mut ingest = store.begin_ingest(hash, size, TOKEN, NOW);
+        let mut ingest = store.begin_ingest(cache, hash, size, TOKEN, NOW);
         for (chunk, frame) in &nar.chunks {
             if let Err(error) = ingest.add(*chunk, Some(frame)) {
                 return error;
@@ -66,10 +66,10 @@ async fn a_frame_that_is_not_what_was_declared_is_refused() {
     let bomb = Compressor::new(3).unwrap().compress(&vec![7; 200_000]).unwrap();
     let two = [&frame[..], &frame[..]].concat();
 
-    let (store, size) = (test.store.clone(), 1_000_000);
+    let (store, cache, size) = (test.store.clone(), test.cache, 1_000_000);
     tokio::task::spawn_blocking(move || {
         let add = |chunk, frame: &[u8]| {
-            let mut ingest = store.begin_ingest(Sha256Hash::of(b""), size, TOKEN, NOW);
+            let mut ingest = store.begin_ingest(cache, Sha256Hash::of(b""), size, TOKEN, NOW);
             ingest.add(chunk, Some(frame)).unwrap_err()
         };
         for frame in [&bomb[..], &two, &frame[..frame.len() - 1], b"", &raw] {
@@ -92,10 +92,10 @@ async fn a_frame_that_is_not_what_was_declared_is_refused() {
 async fn only_the_last_chunk_may_be_short() {
     let test = TestStore::new().await;
     let nar = TestNar::random(9, 40_000).bytes;
-    let store = test.store.clone();
+    let (store, cache) = (test.store.clone(), test.cache);
     tokio::task::spawn_blocking(move || {
         let size = u64::try_from(nar.len()).unwrap();
-        let mut ingest = store.begin_ingest(Sha256Hash::of(&nar), size, TOKEN, NOW);
+        let mut ingest = store.begin_ingest(cache, Sha256Hash::of(&nar), size, TOKEN, NOW);
         let (short, rest) = nar.split_at(16 * 1024 - 1);
         let mut add = |raw: &[u8]| {
             let id = ChunkId(*blake3::hash(raw).as_bytes());
@@ -116,16 +116,16 @@ async fn a_claim_attaches_no_bytes() {
     let nar = TestNar::random(2, 300_000);
     drop(test.ingest(&nar, TOKEN).await.unwrap());
 
-    let (store, other) = (test.store.clone(), nar.clone());
+    let (store, cache, other) = (test.store.clone(), test.cache, nar.clone());
     tokio::task::spawn_blocking(move || {
-        let mut ingest = store.begin_ingest(other.hash, other.size(), TokenId(8), NOW);
+        let mut ingest = store.begin_ingest(cache, other.hash, other.size(), TokenId(8), NOW);
         assert_eq!(ingest.look_up(&other.refs()).unwrap().len(), other.chunks.len());
         let error = ingest.add(other.chunks[0].0, None).unwrap_err();
         assert!(matches!(error, IngestError::NotLookedUp { index: 0 }), "{error:?}");
     })
     .await
     .unwrap();
-    assert!(test.store.known_nar(nar.hash, TOKEN).await.unwrap().is_none());
+    assert!(test.store.known_nar(&test.path(&nar, "claimed", &[])).await.unwrap().is_none());
 }
 
 #[tokio::test]

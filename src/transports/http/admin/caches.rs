@@ -20,6 +20,7 @@ use crate::transports::http::router::SharedServices;
 #[serde(deny_unknown_fields)]
 pub(super) struct NewCacheBody {
     name: String,
+    public: Option<bool>,
     #[serde(default)]
     description: String,
     priority: Option<u32>,
@@ -82,10 +83,12 @@ pub(super) async fn create(
     State(services): SharedServices,
     Input(body): Input<NewCacheBody>,
 ) -> Result<(StatusCode, Json<CacheBody>), Problem> {
-    let NewCacheBody { name, description, priority } = body;
+    let NewCacheBody { name, public, description, priority } = body;
     let name = parse_name(&name)?;
     let priority = priority.unwrap_or(PRIORITY_DEFAULT);
-    let cache = services.caches.create(CacheRequest { name, description, priority }).await?;
+    let is_public = public.unwrap_or(true);
+    let request = CacheRequest { name, is_public, description, priority };
+    let cache = services.caches.create(request).await?;
     let made = CacheStatus { cache, paths_visible: 0, paths_hidden: 0 };
     Ok((StatusCode::CREATED, Json(made.into())))
 }
