@@ -201,11 +201,13 @@ impl Publisher {
 impl Inner {
     /// Notes what became of a path: for readers, for the log, and for the metrics.
     fn settled(&self, cache: &Cache, path: &NewPath, outcome: CommitOutcome) -> PushOutcome {
-        let hash = path.info.store_path.hash();
-        self.narinfos.forget(&(ScopeKey::Cache(cache.id), hash));
-        self.narinfos.forget(&(ScopeKey::Root, hash));
+        self.forget(cache, path.info.store_path.hash());
         let (end, outcome) = match outcome {
-            CommitOutcome::Stored => (PushEnd::Stored, PushOutcome::Stored),
+            CommitOutcome::Stored { woken } => {
+                // The root may have them from another cache, with other signatures.
+                woken.into_iter().for_each(|hash| self.forget(cache, hash));
+                (PushEnd::Stored, PushOutcome::Stored)
+            }
             CommitOutcome::Known => (PushEnd::Known, PushOutcome::Known),
             CommitOutcome::Hidden { missing } => (PushEnd::Hidden, PushOutcome::Hidden { missing }),
             CommitOutcome::KeptFirst => (PushEnd::KeptFirst, PushOutcome::KeptFirst),
@@ -220,6 +222,11 @@ impl Inner {
             "Took a push of {} to {}: {end:?}", path.info.store_path, cache.name
         );
         outcome
+    }
+
+    fn forget(&self, cache: &Cache, hash: StorePathHash) {
+        self.narinfos.forget(&(ScopeKey::Cache(cache.id), hash));
+        self.narinfos.forget(&(ScopeKey::Root, hash));
     }
 }
 

@@ -36,7 +36,10 @@ pub enum NarSource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommitOutcome {
     /// It is stored and visible.
-    Stored,
+    Stored {
+        /// Hash parts of the paths that waited for it in the cache, and became visible with it.
+        woken: Vec<StorePathHash>,
+    },
     /// It was there already, the same; new signatures were added to it.
     Known,
     /// It is stored, and hidden until these references (base names) are visible too.
@@ -93,9 +96,10 @@ pub(in crate::store) fn path(
     let settled = visibility::settle(group.tx, new.cache, &new.info)?;
     group.shared.filter.add(group.tx, &settled.woken)?;
     append_path(group, uuid, new, &nar, settled.woken.is_empty())?;
-    Ok(match settled.woken.is_empty() {
-        false => CommitOutcome::Stored,
-        true => CommitOutcome::Hidden { missing: settled.missing },
+    let mut woken = settled.woken.into_iter();
+    Ok(match woken.next() {
+        Some(_itself) => CommitOutcome::Stored { woken: woken.collect() },
+        None => CommitOutcome::Hidden { missing: settled.missing },
     })
 }
 

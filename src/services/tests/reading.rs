@@ -33,6 +33,27 @@ async fn the_root_merges_what_its_caches_have() {
 }
 
 #[tokio::test]
+async fn the_root_merges_a_path_that_a_reference_made_visible() {
+    let test = TestServices::new().await;
+    let base = TestPath::new("base", &[], b"base");
+    let top = TestPath::new("top", &["base"], b"top");
+    test.push("main", &base).await.unwrap();
+    test.push("main", &top).await.unwrap();
+    let hidden = test.push("other", &top).await.unwrap();
+    assert!(matches!(hidden, PushOutcome::Hidden { .. }), "{hidden:?}");
+    let root = test.services.caches.root_scope();
+    let before: NarInfo = text(&test, &root, &top).await.unwrap().parse().unwrap();
+    assert_eq!(before.info.signatures.len(), 1);
+
+    test.push("other", &base).await.unwrap();
+
+    let merged: NarInfo = text(&test, &root, &top).await.unwrap().parse().unwrap();
+    let names: Vec<_> = merged.info.signatures.iter().map(Signature::key_name).collect();
+    assert_eq!(names, ["main.office.local-1", "other.office.local-1"]);
+    test.stop().await;
+}
+
+#[tokio::test]
 async fn a_cache_that_is_made_later_is_asked_by_its_name_alone() {
     let test = TestServices::new().await;
     let mut names = test.services.caches.public_names();

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use super::{NOW, REAL, TOKEN, TestNar, TestStore, copy_folder, flip, new_cache, options_at};
+use super::{
+    NOW, REAL, STORED, TOKEN, TestNar, TestStore, copy_folder, flip, new_cache, options_at,
+};
 use crate::formats::signature::SecretKey;
 use crate::store::pack::Disk;
 use crate::store::{
-    CommitOutcome, NarSource, NewCache, Store, StoreError, StoreOptions, TokenId, open,
-    rebuild_index,
+    NarSource, NewCache, Store, StoreError, StoreOptions, TokenId, open, rebuild_index,
 };
 
 #[tokio::test]
@@ -43,7 +44,7 @@ async fn what_was_not_committed_leaves_no_trace_and_resumes_for_its_token() {
     assert_eq!(test.wanted(&nar, TOKEN).await, 0, "its own token resumes");
     assert_eq!(test.wanted(&nar, TokenId(8)).await, nar.chunks.len(), "others are told nothing");
     let path = test.path(&nar, "again", &[]);
-    assert_eq!(test.push(&nar, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&nar, &path).await, STORED);
     test.assert_served(&nar, &path).await;
 }
 
@@ -113,7 +114,7 @@ async fn a_torn_tail_is_cut_at_every_byte_of_the_last_push() {
         let record = cut.store.path(cut.cache, hash).await.unwrap();
         assert!(record.is_none(), "{length} of {whole}");
         // And it goes on from there.
-        assert_eq!(cut.push(&last, &torn).await, CommitOutcome::Stored, "{length}");
+        assert_eq!(cut.push(&last, &torn).await, STORED, "{length}");
         cut.after_power_cut().await.assert_served(&last, &torn).await;
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use super::{TOKEN, TestNar, TestStore, collect, flip, options_at};
+use super::{STORED, TOKEN, TestNar, TestStore, collect, flip, options_at};
 use crate::store::{CheckReport, CommitOutcome, Store, StoreError, StoreOptions, rebuild_index};
 
 /// Where the payload of the nth chunk record of pack 1 has its middle.
@@ -122,7 +122,7 @@ async fn another_frame_heals_with_a_new_revision_that_survives_everything() {
     let before = test.file(&nar).await;
 
     assert_eq!(test.push(&other, &path).await, CommitOutcome::Known);
-    assert_eq!(test.push(&other, &second).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&other, &second).await, STORED);
 
     let after = test.file(&nar).await;
     assert_eq!((after.id, after.revision), (before.id, before.revision + 1));

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{REAL, TOKEN, TestNar, TestStore, copy_folder, ingest, options_at};
+use super::{REAL, STORED, TOKEN, TestNar, TestStore, copy_folder, ingest, options_at};
 use crate::store::pack::{Disk, Kind, PackError};
 use crate::store::{
-    CommitOutcome, FinishedNar, IngestError, NarSource, NewPath, Store, StoreError, StoreOptions,
-    commit, rebuild_index,
+    FinishedNar, IngestError, NarSource, NewPath, Store, StoreError, StoreOptions, commit,
+    rebuild_index,
 };
 
 /// A disk whose writes or syncs fail for as long as it is told to.
@@ -59,7 +59,7 @@ async fn a_push_whose_sync_fails_is_not_acknowledged_and_can_be_done_again() {
     assert!(test.store.path(test.cache, second.info.store_path.hash()).await.unwrap().is_none());
     test.assert_served(&kept, &first).await;
     assert_eq!(test.wanted(&lost, TOKEN).await, lost.chunks.len(), "nothing is promised");
-    assert_eq!(test.push(&lost, &second).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&lost, &second).await, STORED);
     let cut = test.after_power_cut().await;
     cut.assert_served(&kept, &first).await;
     cut.assert_served(&lost, &second).await;
@@ -86,7 +86,7 @@ async fn chunks_lost_with_a_sync_are_noticed_by_the_commit_that_counts_on_them()
             && error.is_transient(),
         "{error:?}"
     );
-    assert_eq!(test.push(&nar, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&nar, &path).await, STORED);
     test.after_power_cut().await.assert_served(&nar, &path).await;
 }
 
@@ -102,7 +102,7 @@ async fn a_write_that_fails_half_way_costs_that_push_alone() {
     let error = test.ingest(&nar, TOKEN).await.unwrap_err();
 
     assert!(matches!(error, IngestError::Store(StoreError::Pack(_))), "{error:?}");
-    assert_eq!(test.push(&nar, &second).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&nar, &second).await, STORED);
     for test in [test.after_power_cut().await, test] {
         test.assert_served(&kept, &first).await;
         test.assert_served(&nar, &second).await;
@@ -127,7 +127,7 @@ async fn commit_in_vain(
     let (path, disk, cache) = (path.clone(), disk.clone(), test.cache);
     let (sender, taken_in) = std::sync::mpsc::channel();
     let group = test.store.0.writer.run(move |group| {
-        assert_eq!(commit::path(group, &path, source)?, CommitOutcome::Stored);
+        assert_eq!(commit::path(group, &path, source)?, STORED);
         sender.send(ingest(&store, cache, &meanwhile, TOKEN).unwrap().0).unwrap();
         group.tx.execute_batch(REFUSED_AT_COMMIT)?;
         disk.syncs.store(failing_syncs, Ordering::SeqCst);
@@ -161,7 +161,7 @@ async fn what_a_failed_commit_appended_does_not_outlive_it() {
             tries += 1;
             assert!(tries < 3);
         }
-        assert_eq!(test.push(&meanwhile, &path).await, CommitOutcome::Stored);
+        assert_eq!(test.push(&meanwhile, &path).await, STORED);
 
         let cut = test.after_power_cut().await;
         cut.store.close().await.unwrap();
@@ -199,7 +199,7 @@ async fn no_manifest_is_written_behind_the_loss_of_its_chunks() {
     let hash = path.info.store_path.hash();
     let cut = Store::open(options_at(copy.path())).unwrap();
     assert!(cut.path(test.cache, hash).await.unwrap().is_none());
-    assert_eq!(test.push(&nar, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&nar, &path).await, STORED);
     test.after_power_cut().await.assert_served(&nar, &path).await;
 }
 

@@ -29,6 +29,8 @@ use crate::wire::message::{ChunkId, ChunkRef};
 
 const NOW: UnixSeconds = 1_800_000_000;
 const TOKEN: TokenId = TokenId(7);
+/// The outcome for a path that nothing waited for.
+const STORED: CommitOutcome = CommitOutcome::Stored { woken: Vec::new() };
 
 /// A real store in a folder of its own, removed when this is dropped.
 struct TestStore {

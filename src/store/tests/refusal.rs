@@ -3,12 +3,10 @@
 use std::fs;
 use std::sync::{Arc, Mutex, mpsc};
 
-use super::{NOW, TOKEN, TestNar, TestStore, new_cache, options_at};
+use super::{NOW, STORED, TOKEN, TestNar, TestStore, new_cache, options_at};
 use crate::formats::Sha256Hash;
 use crate::formats::frame::Compressor;
-use crate::store::{
-    CheckProgress, CommitOutcome, IngestError, NarSource, Store, StoreError, TokenId,
-};
+use crate::store::{CheckProgress, IngestError, NarSource, Store, StoreError, TokenId};
 use crate::wire::message::{ChunkId, ChunkRef};
 
 /// What an ingest of `nar` fails with when it declares `hash` and `size`.
@@ -167,7 +165,7 @@ async fn one_bad_job_of_a_commit_does_not_take_others_with_it() {
         tokio::join!(test.store.create_cache(new_cache("main")), test.push(&nar, &path));
 
     assert!(matches!(taken, Err(StoreError::CacheExists(_))), "{taken:?}");
-    assert_eq!(pushed, CommitOutcome::Stored);
+    assert_eq!(pushed, STORED);
     test.assert_served(&nar, &path).await;
 }
 

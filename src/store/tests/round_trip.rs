@@ -1,6 +1,6 @@
 //! What comes in goes out, in both forms and any part, also after a restart.
 
-use super::{NOW, TOKEN, TestNar, TestStore, collect, new_cache, store_path};
+use super::{NOW, STORED, TOKEN, TestNar, TestStore, collect, new_cache, store_path};
 use crate::formats::signature::SecretKey;
 use crate::store::{
     CommitOutcome, NarSource, NewToken, Right, Store, StoreError, StoreOptions, TokenId,
@@ -13,7 +13,7 @@ async fn a_pushed_path_is_served_also_after_a_restart() {
     let nar = TestNar::random(1, 3_000_000);
     let path = test.path(&nar, "hello", &[]);
 
-    assert_eq!(test.push(&nar, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&nar, &path).await, STORED);
     test.assert_served(&nar, &path).await;
 
     let test = test.reopened().await;
@@ -78,7 +78,7 @@ async fn the_same_nar_is_stored_once_and_its_chunks_are_not_sent_again() {
     assert_eq!(test.wanted(&nar, TokenId(99)).await, 0);
     let outcome = test.push(&nar, &test.path(&nar, "second", &[])).await;
 
-    assert_eq!(outcome, CommitOutcome::Stored);
+    assert_eq!(outcome, STORED);
     let after = test.store.stats().await.unwrap();
     assert_eq!((after.nars, after.chunks), (before.nars, before.chunks));
     assert_eq!(after.paths_visible, 2);
@@ -95,7 +95,7 @@ async fn a_known_nar_needs_no_bytes() {
     let known = test.store.known_nar(&path).await.unwrap().expect("known");
     let outcome = test.store.commit_path(path.clone(), NarSource::Known(known.id)).await.unwrap();
 
-    assert_eq!(outcome, CommitOutcome::Stored);
+    assert_eq!(outcome, STORED);
     test.assert_served(&nar, &path).await;
 }
 
@@ -110,7 +110,7 @@ async fn a_chunk_that_repeats_within_a_nar_is_sent_once() {
 
     assert_eq!(test.wanted(&nar, TOKEN).await, distinct.len());
     let path = test.path(&nar, "zeros", &[]);
-    assert_eq!(test.push(&nar, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&nar, &path).await, STORED);
     test.assert_served(&nar, &path).await;
 }
 
@@ -124,7 +124,7 @@ async fn frames_of_another_client_do_not_change_what_is_served() {
 
     // The other client has not sent these chunks, so it is asked for them.
     let path = test.path(&theirs, "same", &[]);
-    assert_eq!(test.push(&theirs, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&theirs, &path).await, STORED);
 
     drop(before);
     test.assert_served(&theirs, &path).await;
@@ -153,7 +153,7 @@ async fn two_pushes_of_the_same_path_at_once_store_it_once() {
 
     let mut outcomes = [one, two];
     outcomes.sort_by_key(|outcome| *outcome == CommitOutcome::Known);
-    assert_eq!(outcomes, [CommitOutcome::Stored, CommitOutcome::Known]);
+    assert_eq!(outcomes, [STORED, CommitOutcome::Known]);
     test.assert_served(&nar, &path).await;
     let stats = test.store.stats().await.unwrap();
     assert_eq!(stats.chunks, u64::try_from(nar.chunks.len()).unwrap());
@@ -173,7 +173,7 @@ async fn many_tiny_pushes_share_commits() {
         });
     }
     while let Some(outcome) = pushes.join_next().await {
-        assert_eq!(outcome.unwrap(), CommitOutcome::Stored);
+        assert_eq!(outcome.unwrap(), STORED);
     }
     assert_eq!(test.store.stats().await.unwrap().paths_visible, 200);
 }

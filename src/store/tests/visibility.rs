@@ -1,6 +1,6 @@
 //! A narinfo is visible only with its closure; the first of a name is kept.
 
-use super::{TestNar, TestStore, store_path};
+use super::{STORED, TestNar, TestStore, store_path};
 use crate::store::CommitOutcome;
 
 fn hidden(missing: &[&str]) -> CommitOutcome {
@@ -26,7 +26,8 @@ async fn a_path_becomes_visible_with_its_last_reference_and_wakes_others() {
     assert_eq!(missing, [d.hash()]);
     // A restart forgets nothing of it.
     let test = test.reopened().await;
-    assert_eq!(test.push(&nars[3], &path_d).await, CommitOutcome::Stored);
+    let woken = [c, b, a].map(|path| path.hash()).to_vec();
+    assert_eq!(test.push(&nars[3], &path_d).await, CommitOutcome::Stored { woken });
 
     for (nar, path) in nars.iter().zip([&path_a, &path_b, &path_c, &path_d]) {
         test.assert_served(nar, path).await;
@@ -40,7 +41,7 @@ async fn the_first_visible_nar_of_a_name_is_kept() {
     let (first, second) = (TestNar::of(b"first"), TestNar::of(b"second"));
     let path = test.path(&first, "same", &[]);
 
-    assert_eq!(test.push(&first, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&first, &path).await, STORED);
     let other = test.path(&second, "same", &[]);
     assert_eq!(test.push(&second, &other).await, CommitOutcome::KeptFirst);
 
@@ -55,7 +56,7 @@ async fn a_hidden_path_does_not_squat_its_name() {
     assert_eq!(test.push(&first, &planted).await, hidden(&["never-there"]));
 
     let path = test.path(&second, "same", &[]);
-    assert_eq!(test.push(&second, &path).await, CommitOutcome::Stored);
+    assert_eq!(test.push(&second, &path).await, STORED);
 
     test.assert_served(&second, &path).await;
     assert_eq!(test.push(&first, &planted).await, CommitOutcome::KeptFirst);
