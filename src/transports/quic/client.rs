@@ -203,15 +203,15 @@ impl BoxConnection {
     /// silent.
     pub async fn close(self) {
         let Inner { endpoint, connection, .. } = &*self.0;
-        connection.close(CloseReason::Done.code(), b"");
-        // From here on nothing is sent but the last packet.
         let before = connection.stats().udp_tx.datagrams;
+        connection.close(CloseReason::Done.code(), b"");
+        // Should something else have gone out in between, the box is left to notice the silence.
         let said = async {
             while connection.stats().udp_tx.datagrams == before {
                 yield_now().await;
             }
         };
-        // Where the box closed first, or the packet went out at once, the connection still ends.
+        // Where the box closed first nothing is said, and soon there is no connection.
         tokio::select! {
             () = said => {}
             _idle_or_late = timeout(FAREWELL_MAX, endpoint.wait_idle()) => {}
