@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::publish::{Inner, PublishError};
 use crate::store::{Added, Cache, FinishedNar, Ingest, NarSource, NewPath, Pusher, StoreError};
-use crate::wire::message::{ChunkRef, PushOutcome};
+use crate::wire::message::{ChunkRef, InlineChunk, PushOutcome};
 
 /// One path on its way in.
 ///
@@ -96,11 +96,22 @@ impl Upload {
         self.inner.metrics.push_received(frames.iter().map(|(_, frame)| frame.len()).sum());
         let again = self.on_blocking_thread(move |intake| intake.take(frames)).await?;
         if !again.is_empty() {
-            // Damage was found: narinfos that name the NARs it is in must not be served now, nor,
-            // once it is healed, with a revision that may have changed.
-            self.inner.narinfos.forget_all();
+            self.inner.forget_damaged();
         }
         Ok(again)
+    }
+
+    /// Takes a small NAR whole, all chunks with their frames, verifies it and commits the path;
+    /// returns when that is durable. Takes one turn on a blocking thread where batches take
+    /// several.
+    ///
+    /// # Errors
+    ///
+    /// As of [`finish`](Self::finish).
+    pub async fn whole(self, chunks: Vec<InlineChunk>) -> Result<PushOutcome, PublishError> {
+        self.inner.metrics.push_received(chunks.iter().map(|chunk| chunk.frame.len()).sum());
+        let inner = Arc::clone(&self.inner);
+        self.finish_after(move |intake| intake.take_whole(&chunks, || inner.forget_damaged())).await
     }
 
     /// Verifies the NAR as a whole and commits the path; returns when that is durable.
@@ -109,8 +120,15 @@ impl Upload {
     ///
     /// [`PublishError`]; nothing is visible then. Where chunks vanished meanwhile, pushing again
     /// sends them.
-    pub async fn finish(mut self) -> Result<PushOutcome, PublishError> {
-        let finished = self.finished_nar().await?;
+    pub async fn finish(self) -> Result<PushOutcome, PublishError> {
+        self.finish_after(|_all_is_taken| Ok(())).await
+    }
+
+    async fn finish_after(
+        mut self,
+        rest: impl FnOnce(&mut Intake) -> Result<(), PublishError> + Send + 'static,
+    ) -> Result<PushOutcome, PublishError> {
+        let finished = self.finished_nar(rest).await?;
         let source = NarSource::Ingested(finished);
         match self.inner.store.commit_path(NewPath::clone(&self.path), source).await {
             Ok(outcome) => {
@@ -124,12 +142,16 @@ impl Upload {
         }
     }
 
-    async fn finished_nar(&mut self) -> Result<FinishedNar, PublishError> {
-        let Some(intake) = self.intake.take() else { return Err(PublishError::FramesUnasked) };
+    async fn finished_nar(
+        &mut self,
+        rest: impl FnOnce(&mut Intake) -> Result<(), PublishError> + Send + 'static,
+    ) -> Result<FinishedNar, PublishError> {
+        let Some(mut intake) = self.intake.take() else { return Err(PublishError::FramesUnasked) };
         let core = Arc::clone(&self.inner.cores).acquire_owned().await;
         let core = core.map_err(|_closed| PublishError::ShuttingDown)?;
         let finished = spawn_blocking(move || {
             let _until_done = core;
+            rest(&mut intake)?;
             intake.finish()
         });
         let finished = finished.await.map_err(StoreError::from)?;
@@ -159,6 +181,14 @@ impl Upload {
                 Err(error)
             }
         }
+    }
+}
+
+impl Inner {
+    /// Damage was found: narinfos that name the NARs it is in must not be served now, nor, once
+    /// it is healed, with a revision that may have changed.
+    fn forget_damaged(&self) {
+        self.narinfos.forget_all();
     }
 }
 
@@ -225,6 +255,24 @@ impl Intake {
             self.end_if_taken();
         }
         Ok(Vec::new())
+    }
+
+    /// Takes all chunks of the NAR as one batch. `on_damage` is told at once of each chunk that
+    /// the box believed to have and cannot read.
+    fn take_whole(
+        &mut self,
+        chunks: &[InlineChunk],
+        on_damage: impl Fn(),
+    ) -> Result<(), PublishError> {
+        let mut wanted = self.start(chunks.iter().map(|inline| inline.chunk).collect())?;
+        let frame = |place: usize| Some((place, chunks.get(place)?.frame.clone()));
+        while !self.batches.is_empty() {
+            wanted = self.take(wanted.into_iter().filter_map(frame).collect())?;
+            if !wanted.is_empty() {
+                on_damage();
+            }
+        }
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<FinishedNar, PublishError> {

@@ -5,6 +5,7 @@ use crate::formats::NarInfo;
 use crate::formats::signature::Signature;
 use crate::services::metrics::PushEnd;
 use crate::store::{IngestError, Right};
+use crate::wire::message::InlineChunk;
 use crate::wire::{Refusal, RefusalCode};
 
 async fn narinfo(test: &TestServices, cache: &str, path: &TestPath) -> Option<NarInfo> {
@@ -230,5 +231,31 @@ async fn a_damaged_chunk_is_asked_for_again_and_healed() {
     let narinfo = narinfo(&test, "main", &path).await.expect("it is back");
     let stored = stored_bytes(&test, &path).await;
     assert_eq!(Some(Sha256Hash::of(&stored)), narinfo.file_hash);
+    test.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_nar_comes_whole_also_where_what_came_before_is_damaged() {
+    let test = TestServices::new().await;
+    let path = TestPath::new("a", &[], &noise(1, 60_000));
+    let chunks = path.chunks();
+    let begin = async || match test.begin(&test.owner, "main", &path).await {
+        Ok(Begun::Upload(upload)) => upload,
+        other => panic!("{other:?}"),
+    };
+    let mut given_up = begin().await;
+    let wanted = given_up.batch(chunks.iter().map(|(chunk, _)| *chunk).collect()).await.unwrap();
+    let frames = wanted.into_iter().map(|place| (place, chunks[place].1.clone())).collect();
+    assert_eq!(given_up.frames(frames).await.unwrap(), [0_usize; 0]);
+    drop(given_up);
+    test.damage();
+
+    let inline = chunks.into_iter().map(|(chunk, frame)| InlineChunk { chunk, frame }).collect();
+    assert_eq!(begin().await.whole(inline).await.unwrap(), PushOutcome::Stored);
+
+    let narinfo = narinfo(&test, "main", &path).await.expect("it is visible");
+    let stored = stored_bytes(&test, &path).await;
+    assert_eq!(Some(Sha256Hash::of(&stored)), narinfo.file_hash);
+    assert_eq!(test.services.metrics.pushes_under_way.get(), 0);
     test.stop().await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quinn::{Connection, Endpoint};
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::formats::limits::{SEND_RAW_BYTES_MAX, STREAM_IDLE_MAX};
@@ -22,7 +23,7 @@ use crate::wire::missing;
 use crate::wire::push::SenderError;
 use crate::wire::{DeviceId, Refusal, Violation};
 
-/// How long the last packets may take when a connection is closed.
+/// How long the last packet may take when a connection is closed.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 /// Why a box did not do what it was asked.
@@ -195,10 +196,26 @@ impl BoxConnection {
         self.0.connection.stats().udp_tx.bytes
     }
 
-    /// Closes the connection, for all clones, and waits a little until the box knows.
+    /// Closes the connection, for all clones, and returns when the last packet is on its way.
+    ///
+    /// QUIC's closing period (RFC 9000, section 10.2) is not waited for: all that it brings is
+    /// another last packet for a box that missed the first, and a box also lets go of who is
+    /// silent.
     pub async fn close(self) {
-        self.0.connection.close(CloseReason::Done.code(), b"");
-        let _late = timeout(FAREWELL_MAX, self.0.endpoint.wait_idle()).await;
+        let Inner { endpoint, connection, .. } = &*self.0;
+        let before = connection.stats().udp_tx.datagrams;
+        connection.close(CloseReason::Done.code(), b"");
+        // Should something else have gone out in between, the box is left to notice the silence.
+        let said = async {
+            while connection.stats().udp_tx.datagrams == before {
+                yield_now().await;
+            }
+        };
+        // Where the box closed first nothing is said, and soon there is no connection.
+        tokio::select! {
+            () = said => {}
+            _idle_or_late = timeout(FAREWELL_MAX, endpoint.wait_idle()) => {}
+        }
     }
 
     async fn ask(&self, question: ClientMessage) -> Result<BoxMessage, RequestError> {

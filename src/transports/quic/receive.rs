@@ -15,7 +15,7 @@ use crate::formats::limits::STREAM_IDLE_MAX;
 use crate::services::{Begun, Caller, PublishError, Publisher, Upload};
 use crate::transports::quic::session::{Session, Unanswered};
 use crate::transports::quic::stream::{MessageReader, MessageWriter};
-use crate::wire::message::{ChunkRef, ClientMessage, Offer};
+use crate::wire::message::{ChunkRef, ClientMessage, InlineChunk, Offer};
 use crate::wire::push::{Receiver, ReceiverAction, ReceiverEvent};
 use crate::wire::{Refusal, RefusalCode};
 
@@ -99,6 +99,7 @@ impl Push<'_> {
                 ReceiverAction::Send(message) => writer.queue(&message)?,
                 ReceiverAction::Close => return Ok(true),
                 ReceiverAction::Begin { cache, offer } => self.begin(cache, offer),
+                ReceiverAction::TakeWhole(chunks) => self.take_whole(chunks),
                 ReceiverAction::LookUp(chunks) => self.look_up(chunks),
                 ReceiverAction::Take(frames) => self.take(frames),
                 ReceiverAction::Finish => self.finish(),
@@ -141,6 +142,16 @@ impl Push<'_> {
             }
         };
         self.work = Some(begin.boxed()).into();
+    }
+
+    fn take_whole(&mut self, chunks: Vec<InlineChunk>) {
+        self.on_upload(|upload| {
+            async move {
+                let taken = upload.whole(chunks).await.map(ReceiverEvent::Done);
+                (None, taken.unwrap_or_else(failed))
+            }
+            .boxed()
+        });
     }
 
     fn look_up(&mut self, chunks: Vec<ChunkRef>) {

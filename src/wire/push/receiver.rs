@@ -26,8 +26,8 @@ pub enum ReceiverEvent {
     Client(ClientMessage),
     /// [`Begin`](ReceiverAction::Begin) was done and the bytes are wanted.
     Began,
-    /// [`Begin`](ReceiverAction::Begin) or [`Finish`](ReceiverAction::Finish) was done and
-    /// nothing more is needed.
+    /// [`Begin`](ReceiverAction::Begin), [`TakeWhole`](ReceiverAction::TakeWhole) or
+    /// [`Finish`](ReceiverAction::Finish) was done and nothing more is needed.
     Done(PushOutcome),
     /// [`LookUp`](ReceiverAction::LookUp) was done: places of the chunks to be sent, ascending.
     LookedUp(Vec<usize>),
@@ -37,7 +37,7 @@ pub enum ReceiverEvent {
     Failed(Refusal),
 }
 
-/// What the machine wants done. Of the first four one at a time is under way, and each is
+/// What the machine wants done. Of the first five one at a time is under way, and each is
 /// answered by an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReceiverAction {
@@ -48,6 +48,8 @@ pub enum ReceiverAction {
         /// What it is.
         offer: Offer,
     },
+    /// Take the NAR that came whole with its offer, check it and commit it durably.
+    TakeWhole(Vec<InlineChunk>),
     /// Look up the chunks of the next batch. It may come while an earlier batch is still being
     /// taken; the chunks of `Take` are always of the oldest batch that is not taken.
     LookUp(Vec<ChunkRef>),
@@ -77,8 +79,8 @@ pub struct Receiver {
     next_number: u32,
     /// Raw bytes of the NAR that no batch has named yet.
     left_bytes: u64,
-    /// The frames that came with the offer of a small NAR.
-    inline: Vec<Bytes>,
+    /// The chunks that came with the offer of a small NAR, until they are handed on.
+    inline: Vec<InlineChunk>,
     /// Whether the client has named all chunks.
     all_named: bool,
     /// Whether the store is at work for this push.
@@ -238,9 +240,9 @@ impl Receiver {
         self.left_bytes = offer.info.nar_size;
         if !inline.is_empty() {
             check::inline(&offer.info, &inline)?;
+            self.count(&inline.iter().map(|chunk| chunk.chunk).collect::<Vec<_>>())?;
             self.all_named = true;
-            self.inline = inline.iter().map(|chunk| chunk.frame.clone()).collect();
-            self.add_batch(inline.iter().map(|chunk| chunk.chunk).collect())?;
+            self.inline = inline;
         }
         self.phase = Phase::Beginning;
         self.start(ReceiverAction::Begin { cache, offer });
@@ -254,14 +256,7 @@ impl Receiver {
         if self.batches.len() >= BATCHES_IN_FLIGHT_MAX {
             return Err(Violation::BatchesInFlight.into());
         }
-        self.add_batch(chunks)
-    }
-
-    fn add_batch(&mut self, chunks: Vec<ChunkRef>) -> Result<(), Refusal> {
-        let raw_bytes = check::batch(&chunks)?;
-        self.left_bytes = self.left_bytes.checked_sub(raw_bytes).ok_or_else(|| {
-            Refusal::new(RefusalCode::WrongNarSize, "the chunks are more than the NarSize")
-        })?;
+        self.count(&chunks)?;
         self.batches.push_back(OpenBatch {
             number: self.next_number,
             chunks,
@@ -271,6 +266,15 @@ impl Receiver {
             again: BTreeSet::new(),
         });
         self.next_number = self.next_number.saturating_add(1);
+        Ok(())
+    }
+
+    /// Checks chunks that were named, and takes them off what is left of the NAR.
+    fn count(&mut self, chunks: &[ChunkRef]) -> Result<(), Refusal> {
+        let raw_bytes = check::batch(chunks)?;
+        self.left_bytes = self.left_bytes.checked_sub(raw_bytes).ok_or_else(|| {
+            Refusal::new(RefusalCode::WrongNarSize, "the chunks are more than the NarSize")
+        })?;
         Ok(())
     }
 
@@ -335,15 +339,13 @@ impl Receiver {
         }
         if first.stage == Stage::Ending {
             self.batches.pop_front();
-            if self.inline.is_empty() {
-                let taken = BoxMessage::Taken { batch: number };
-                self.actions.push_back(ReceiverAction::Send(taken));
-            }
+            let taken = BoxMessage::Taken { batch: number };
+            self.actions.push_back(ReceiverAction::Send(taken));
         }
         Ok(())
     }
 
-    /// Asks for chunks of a batch: the client, or what came with the offer.
+    /// Asks the client for chunks of a batch.
     fn ask(&mut self, number: u32, places: &[usize]) -> Result<(), Refusal> {
         let Some(batch) = self.batches.iter_mut().find(|batch| batch.number == number) else {
             return Err(internal("the batch is gone"));
@@ -353,10 +355,7 @@ impl Receiver {
         {
             return Err(internal("the store asks for chunks that are not in the batch"));
         }
-        if !self.inline.is_empty() {
-            let with_frame = |place: &usize| Some((*place, self.inline.get(*place)?.clone()));
-            batch.frames.extend(places.iter().filter_map(with_frame));
-        } else if !places.is_empty() {
+        if !places.is_empty() {
             batch.wanted.extend(places);
             let narrow = |place: &usize| u32::try_from(*place).ok();
             let indexes = places.iter().filter_map(narrow).collect();
@@ -370,6 +369,11 @@ impl Receiver {
     fn next_work(&mut self) {
         if self.busy || self.phase != Phase::Streaming {
             return;
+        }
+        if !self.inline.is_empty() {
+            self.phase = Phase::Finishing;
+            let chunks = mem::take(&mut self.inline);
+            return self.start(ReceiverAction::TakeWhole(chunks));
         }
         // Looking up comes first: the sooner the client knows, the less anybody waits.
         if let Some(new) = self.batches.iter_mut().find(|batch| batch.stage == Stage::New) {

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder::formats::{Sha256Hash, StorePathHash};
-use larder::wire::message::{BoxMessage, ChunkId, ChunkRef, ClientMessage, Offer, PushOutcome};
+use larder::wire::message::{
+    BoxMessage, ChunkId, ChunkRef, ClientMessage, InlineChunk, Offer, PushOutcome,
+};
 use larder::wire::push::{Receiver, ReceiverAction, ReceiverEvent};
 use larder::wire::{Refusal, RefusalCode};
 use quinn_proto::{Connection, Dir};
@@ -143,6 +145,7 @@ impl Push {
                     continue;
                 }
                 ReceiverAction::Begin { offer, .. } => self.begin(offer, store),
+                ReceiverAction::TakeWhole(chunks) => self.take_whole(&chunks, store),
                 ReceiverAction::LookUp(chunks) => self.look_up(chunks, store),
                 ReceiverAction::Take(frames) => self.take(frames, store),
                 ReceiverAction::Finish => self.finish(),
@@ -159,6 +162,18 @@ impl Push {
         }
         self.upload = Some(Upload { offer, batches: Vec::new(), nar: Vec::new() });
         ReceiverEvent::Began
+    }
+
+    fn take_whole(&mut self, inline: &[InlineChunk], store: &mut Store<'_>) -> ReceiverEvent {
+        let mut answer = self.look_up(inline.iter().map(|inline| inline.chunk).collect(), store);
+        while !self.upload.as_ref().expect("begun").batches.is_empty() {
+            let (ReceiverEvent::LookedUp(wanted) | ReceiverEvent::Took(wanted)) = answer else {
+                panic!("{answer:?}")
+            };
+            let frame = |place: usize| (place, inline[place].frame.clone());
+            answer = self.take(wanted.into_iter().map(frame).collect(), store);
+        }
+        self.finish()
     }
 
     fn look_up(&mut self, chunks: Vec<ChunkRef>, store: &Store<'_>) -> ReceiverEvent {

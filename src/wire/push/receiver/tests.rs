@@ -185,15 +185,14 @@ fn a_small_nar_needs_no_question() {
     let inline = |number| InlineChunk { chunk: chunk(number, 50), frame: frame(number) };
     let mut driven = Driven::new();
     driven.does(open(offer(100), vec![inline(0), inline(1)]));
-    let look_up = driven.does(ReceiverEvent::Began);
-    assert_eq!(look_up, [ReceiverAction::LookUp(vec![chunk(0, 50), chunk(1, 50)])]);
-    let take = driven.does(ReceiverEvent::LookedUp(vec![0]));
-    assert_eq!(take, [ReceiverAction::Take(vec![(0, frame(0))])]);
-    driven.does(ReceiverEvent::Took(Vec::new()));
-    let again = driven.does(ReceiverEvent::Took(vec![1]));
-    assert_eq!(again, [ReceiverAction::Take(vec![(1, frame(1))])], "it is at hand");
-    driven.does(ReceiverEvent::Took(Vec::new()));
-    assert_eq!(driven.does(ReceiverEvent::Took(Vec::new())), [ReceiverAction::Finish]);
+    let take = driven.does(ReceiverEvent::Began);
+    assert_eq!(take, [ReceiverAction::TakeWhole(vec![inline(0), inline(1)])]);
+    let done = BoxMessage::Done(PushOutcome::Stored);
+    let said = driven.does(ReceiverEvent::Done(PushOutcome::Stored));
+    assert_eq!(said, [ReceiverAction::Send(done), ReceiverAction::Close]);
+
+    let refusal = Driven::new().refuses(open(offer(99), vec![inline(0), inline(1)]));
+    assert_eq!(refusal.code, RefusalCode::WrongNarSize, "more chunks than the NarSize");
 }
 
 #[test]

@@ -183,11 +183,16 @@ proptest! {
         let mut driven = Driven::streamed();
         let mut ended = false;
         for event in events {
+            // A source that is not asked gives nothing.
+            let is_asked = ended || driven.sender.source == Source::Reading;
+            if matches!(event, SenderEvent::Batch(_)) && !is_asked {
+                continue;
+            }
             for action in driven.does(event) {
                 prop_assert!(!ended, "{action:?} after the end");
                 ended = matches!(action, SenderAction::End(_));
             }
-            prop_assert!(driven.sender.batches.len() <= 2 + 1, "the source was not asked for more");
+            prop_assert!(driven.sender.batches.len() <= 2, "the source was not asked for more");
         }
     }
 }
