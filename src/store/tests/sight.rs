@@ -1,6 +1,6 @@
 //! Chunks are shared on disk, and told of only to those who may know of them.
 
-use super::{NOW, NewCache, TestNar, TestStore, ingest, new_cache, new_path};
+use super::{NOW, NewCache, STORED, TestNar, TestStore, ingest, new_cache, new_path};
 use crate::store::{
     CacheId, CommitOutcome, FinishedNar, IngestError, NarSource, NewPath, NewToken, Right, Store,
     StoreError, TokenId, rebuild_index,
@@ -142,7 +142,7 @@ async fn what_is_out_of_sight_is_sent_and_kept_once() {
 
     let outcome = test.push(&nar, ours, test.ours, "mine").await.unwrap();
 
-    assert_eq!(outcome, CommitOutcome::Stored);
+    assert_eq!(outcome, STORED);
     let after = test.test.store.stats().await.unwrap();
     assert_eq!((before.chunks, before.nars), (after.chunks, after.nars));
     assert_eq!(test.asked_for(&nar, ours, test.ours).await, 0);
