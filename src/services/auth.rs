@@ -234,9 +234,10 @@ impl Auth {
 /// near the end often enough that nothing goes on for a second.
 fn look_again_in(expires_at: Option<UnixSeconds>, now: UnixSeconds) -> Duration {
     const LONGEST: u64 = 30;
-    match expires_at.map_or(LONGEST, |end| end.saturating_sub(now)) {
-        0 | 1 => Duration::from_millis(200),
-        left => Duration::from_secs((left - 1).min(LONGEST)),
+    match expires_at.map(|end| end.saturating_sub(now)) {
+        Some(0 | 1) => Duration::from_millis(200),
+        Some(left) => Duration::from_secs((left - 1).min(LONGEST)),
+        None => Duration::from_secs(LONGEST),
     }
 }
 
