@@ -14,5 +14,7 @@ mod nix_store;
 mod quic_client;
 mod readme;
 mod resume;
+mod secrets;
 mod serve;
 mod simulation;
+mod tokens;
