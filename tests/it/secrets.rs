@@ -217,7 +217,7 @@ fn use_over_http(larder: &TestBox, said: &mut Said, tokens: &Tokens, narinfo: &s
 fn nothing_secret_is_said() {
     let nix = NixStore::new();
     let graph = nix.build_graph("secrets");
-    let big = nix.big_path("secrets", 40 << 20).to_absolute();
+    let big = nix.big_path("secrets", 16 << 20).to_absolute();
     let larder = TestBox::start_with(&["-vvv"]);
     let mut said = Said::default();
     let tokens = Tokens::new(&larder, &mut said);
