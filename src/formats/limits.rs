@@ -73,6 +73,13 @@ pub const QUIC_WINDOW_BYTES: u32 = 2 << 20;
 pub const QUIC_SEND_WINDOW_BYTES: u64 = 4 << 20;
 /// Bytes of frames that a box keeps for its store, all pushes together.
 pub const RECEIVE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of messages that are half there, of one connection: all that a client of ours has under
+/// way, which is 248 small NARs and some batches. Beyond it a request is refused as busy.
+pub const HALF_MESSAGES_BYTES_MAX: usize = 48 << 20;
+/// The same, all connections of a box together.
+pub const HALF_MESSAGES_BYTES_OF_BOX_MAX: usize = 160 << 20;
+/// Bytes of a half message that are not counted, so that small ones get through in any case.
+pub const HALF_MESSAGE_BYTES_FREE: usize = 4 << 10;
 /// Bytes of NAR that a client has under way, all pushes of a connection together.
 pub const SEND_RAW_BYTES_MAX: usize = 32 << 20;
 

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use crate::formats::limits::{
-    HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX, QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
+    HALF_MESSAGES_BYTES_OF_BOX_MAX, HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX, QUIC_DRAIN_MAX,
+    RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
 };
 use crate::services::{Admission, Auth, Caches, Caller, Origin, Publisher, TokenId};
 use crate::transports::origin::origin_of;
 use crate::transports::quic::receive;
+use crate::transports::quic::room::Room;
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
 use crate::wire::framing::FramingError;
@@ -57,6 +59,8 @@ pub(super) struct Shared {
     pub(super) parts: QuicParts,
     /// Bytes of frames that are kept for the store; see [`RECEIVE_BYTES_MAX`].
     pub(super) frame_bytes: Arc<Semaphore>,
+    /// Bytes of messages that are half there.
+    half_messages: Arc<Semaphore>,
     /// Handshakes that may be under way with addresses that nobody has proven.
     pub(super) unproven_handshakes: Arc<Semaphore>,
 }
@@ -65,7 +69,8 @@ impl Shared {
     pub(super) fn new(parts: QuicParts) -> Self {
         let frame_bytes = Arc::new(Semaphore::new(RECEIVE_BYTES_MAX));
         let unproven_handshakes = Arc::new(Semaphore::new(HANDSHAKES_UNPROVEN_MAX));
-        Self { parts, frame_bytes, unproven_handshakes }
+        let half_messages = Arc::new(Semaphore::new(HALF_MESSAGES_BYTES_OF_BOX_MAX));
+        Self { parts, frame_bytes, half_messages, unproven_handshakes }
     }
 }
 
@@ -88,6 +93,10 @@ impl From<StreamError> for Unanswered {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Framing(error) => Self::Refused(error.into()),
+            StreamError::NoRoom => {
+                let sentence = "too many messages are half-way to the box; try again later";
+                Self::Refused(Refusal::new(RefusalCode::Busy, sentence))
+            }
             lost => Self::Lost(lost),
         }
     }
@@ -124,7 +133,8 @@ pub(super) async fn serve_connection(
         match timeout(HANDSHAKE_MAX, greeting(&connection, &shared, from)).await {
             Ok(Some((hello, caller, _control))) => {
                 let (token, end) = (caller.token.id, watch::Sender::new(None));
-                let session = Arc::new(Session { shared, hello, from, token, end });
+                let room = Room::new(Arc::clone(&shared.half_messages));
+                let session = Arc::new(Session { shared, hello, from, token, room, end });
                 let reason = serve_requests(&connection, &session, &stop).await;
                 connection.close(reason.code(), b"");
             }
@@ -215,6 +225,7 @@ pub(super) struct Session {
     pub(super) hello: Hello,
     from: Origin,
     token: TokenId,
+    room: Room,
     /// Why the token is no good any more, once it is not: what is under way is broken off then.
     end: watch::Sender<Option<Refusal>>,
 }
@@ -292,7 +303,7 @@ async fn refuse_new(connection: &Connection) {
 
 /// Answers one request. Whatever happens inside, the stream gets an answer, if only `internal`.
 async fn serve_request(session: Arc<Session>, send: SendStream, recv: RecvStream) {
-    let mut reader = MessageReader::unlimited(recv);
+    let mut reader = MessageReader::unlimited(recv).within(session.room.share());
     let mut writer = MessageWriter::new(send);
     let answered = AssertUnwindSafe(answer(&session, &mut reader, &mut writer));
     let (answered, is_over) = tokio::select! {
