@@ -306,15 +306,11 @@ async fn serve_request(session: Arc<Session>, send: SendStream, recv: RecvStream
     let mut reader = MessageReader::unlimited(recv).within(session.room.share());
     let mut writer = MessageWriter::new(send);
     let answered = AssertUnwindSafe(answer(&session, &mut reader, &mut writer));
-    let (answered, is_over) = tokio::select! {
-        answered = answered.catch_unwind() => (unwound(answered), false),
-        why = session.revoked() => (Err(why.into()), true),
-    };
-    if let Err(unanswered) = answered {
+    if let Err(unanswered) = unwound(answered.catch_unwind().await) {
         refuse(&mut writer, unanswered).await;
     }
     writer.finish();
-    if is_over {
+    if session.end.borrow().is_some() {
         // The connection is closed next, and would take along what has not arrived.
         let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
     }
@@ -347,8 +343,12 @@ async fn answer(
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
 ) -> Result<(), Unanswered> {
-    let first = timeout(STREAM_IDLE_MAX, reader.next())
-        .await
+    let first = timeout(STREAM_IDLE_MAX, reader.next());
+    let first = tokio::select! {
+        first = first => first,
+        why = session.revoked() => return Err(why.into()),
+    };
+    let first = first
         .map_err(|_elapsed| Refusal::new(RefusalCode::TimedOut, "no request came on the stream"))?;
     let Some(first) = first? else { return Err(StreamError::Cut.into()) };
     let parts = &session.shared.parts;
@@ -365,7 +365,11 @@ async fn answer(
             BoxMessage::Admin(administer(parts, request, caller).await?)
         }
         push @ ClientMessage::Offer { .. } => {
-            return receive::push(session, &caller, push, reader, writer).await;
+            // The other requests are short, and one may be what revokes its own token.
+            return tokio::select! {
+                pushed = receive::push(session, &caller, push, reader, writer) => pushed,
+                why = session.revoked() => Err(why.into()),
+            };
         }
         other => {
             let place = "at the start of a request";
