@@ -7,12 +7,13 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cli::duration::Lifetime;
+use crate::cli::duration::{Lifetime, Since};
 use crate::client::administration::{Grant, TokenRight};
 use crate::client::host::Host;
 use crate::formats::BoxName;
 use crate::formats::CacheName;
 use crate::formats::cache_name::ParseCacheNameError;
+use crate::wire::DeviceId;
 
 /// A Nix binary cache for the local network.
 #[derive(Debug, Parser)]
@@ -35,6 +36,7 @@ On the box:
   serve       Run the box
   cache       Create and list caches
   token       Create, list and revoke tokens
+  log         Show who pushed what
   status      Show how the box is
   fsck        Read and verify everything that is stored
 
@@ -71,7 +73,8 @@ pub(super) struct Global {
         value_name = "HOST"
     )]
     pub(super) host: Option<Host>,
-    /// The client's configuration, or that of the box for 'serve' and 'fsck --rebuild-index'
+    /// The client's configuration, or that of the box for 'serve', 'fsck --rebuild-index' and
+    /// 'token recover'
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Say more of what happens; twice for everything
@@ -113,6 +116,11 @@ pub(super) enum Command {
     /// Create, list and revoke tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Show who pushed what
+    ///
+    /// When, with which token, and from which device; oldest first. Of a path that came more than
+    /// once, who brought what is there.
+    Log(LogArgs),
     /// Show how the box is
     ///
     /// Exits with 1 if something stored is known to be damaged.
@@ -195,11 +203,37 @@ pub(super) enum TokenCommand {
     /// List the tokens
     List,
     /// Revoke a token, from the next request on
+    ///
+    /// Pushes and downloads that are under way with it are broken off.
     Revoke {
         /// Its number in 'larder token list'
         #[arg(value_name = "ID")]
         id: i64,
+        /// Revoke the last personal token too
+        #[arg(long)]
+        yes: bool,
     },
+    /// Make a new personal token on the box itself, for an owner who has none
+    ///
+    /// The box must be stopped. The token goes into admin.token in the data folder.
+    Recover {
+        /// The data folder [default: ./larder-data]
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LogArgs {
+    /// The cache
+    #[arg(value_name = "CACHE")]
+    pub(super) cache: CacheName,
+    /// This store path alone
+    #[arg(value_name = "PATH")]
+    pub(super) path: Option<String>,
+    /// From then on: 2026-11-23, '2026-11-23 06:25' (UTC), or how long ago, such as 12h or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<Since>,
 }
 
 #[derive(Args, Debug)]
@@ -213,6 +247,9 @@ pub(super) struct TokenCreateArgs {
     /// How long it is good, such as 12h, 30d or 1w [default: until it is revoked]
     #[arg(long, value_name = "DURATION")]
     pub(super) expires: Option<Lifetime>,
+    /// The ID of the only device that may use it [default: any]
+    #[arg(long, value_name = "KEY")]
+    pub(super) device: Option<DeviceId>,
 }
 
 #[derive(Args, Debug)]
@@ -351,6 +388,9 @@ mod tests {
             "larder --quiet -v status",
             "larder --host a/b status",
             "larder token create --expires soon",
+            "larder token create --device x",
+            "larder log",
+            "larder log main --since soon",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

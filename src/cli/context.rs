@@ -11,6 +11,7 @@ use crate::client::box_client::Connector;
 use crate::client::config::ClientConfig;
 use crate::client::host::{Host, Target};
 use crate::client::places::Places;
+use crate::client::tokens::Purpose;
 use crate::client::{device_key, tokens};
 
 /// What was said on every command's line.
@@ -33,9 +34,14 @@ impl Context {
 
     /// All that it takes to connect.
     pub(super) fn connector(&self) -> anyhow::Result<Connector> {
+        self.connector_for(Purpose::Use)
+    }
+
+    fn connector_for(&self, purpose: Purpose) -> anyhow::Result<Connector> {
         let places = self.places()?;
         let config = ClientConfig::read(&places.config_file)?;
-        let tokens = tokens::at_hand(|name| env::var_os(name), &config, &places.box_folder)?;
+        let tokens =
+            tokens::at_hand(|name| env::var_os(name), &config, &places.box_folder, purpose)?;
         let is_box_here = places.box_folder.join("VERSION").exists();
         let target = Target::choose(self.host.clone(), &config, is_box_here);
         let device_seed = device_key::load_or_make(&places.device_key_file)?;
@@ -44,6 +50,7 @@ impl Context {
 
     /// Connects for administration.
     pub(super) async fn administration(&self) -> anyhow::Result<Administration> {
-        Ok(Administration::over(self.connector()?.connect().await?))
+        let connector = self.connector_for(Purpose::Administration)?;
+        Ok(Administration::over(connector.connect().await?))
     }
 }

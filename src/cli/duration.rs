@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
 /// How long something is good: `90m`, `12h`, `30d`, `2w`. Days have 24 hours.
@@ -23,6 +25,46 @@ impl FromStr for Lifetime {
         let exact = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
         let exact = Duration::try_from(exact).map_err(|_negative| wrong())?;
         if exact.as_secs() == 0 { Err(wrong()) } else { Ok(Self(exact)) }
+    }
+}
+
+/// A moment of the past: a day, a time of it (UTC), or how long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// Seconds since 1970.
+    At(u64),
+    Ago(Duration),
+}
+
+/// A text that is no such moment.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is no time; write it like 2026-11-23, '2026-11-23 06:25' (UTC), 12h or 7d")]
+pub(super) struct ParseSinceError(String);
+
+impl Since {
+    /// In seconds since 1970.
+    pub(super) fn before(self, now: u64) -> u64 {
+        match self {
+            Self::At(moment) => moment,
+            Self::Ago(span) => now.saturating_sub(span.as_secs()),
+        }
+    }
+}
+
+impl FromStr for Since {
+    type Err = ParseSinceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(Lifetime(span)) = text.parse() {
+            return Ok(Self::Ago(span));
+        }
+        let with_zone = text.parse::<Timestamp>();
+        let timestamp = with_zone.ok().or_else(|| {
+            let civil = text.trim_end_matches(" UTC").parse::<DateTime>().ok()?;
+            TimeZone::UTC.to_timestamp(civil).ok()
+        });
+        let seconds = timestamp.and_then(|it| u64::try_from(it.as_second()).ok());
+        seconds.map(Self::At).ok_or_else(|| ParseSinceError(text.to_owned()))
     }
 }
 
@@ -67,6 +109,24 @@ mod tests {
         }
         for text in ["", "soon", "30", "-1d", "0s", "1y", "1mo", "10ms"] {
             assert!(text.parse::<Lifetime>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_past_is_read_as_it_is_shown() {
+        for (text, at) in [
+            ("1970-01-02", 86_400),
+            ("1970-01-01 00:01", 60),
+            ("1970-01-01 00:01 UTC", 60),
+            ("1970-01-01T00:01:05", 65),
+            ("1970-01-01T02:00:00+01:00", 3600),
+            ("30m", 8_200),
+            ("7d", 0),
+        ] {
+            assert_eq!(text.parse::<Since>().unwrap().before(10_000), at, "{text}");
+        }
+        for text in ["", "soon", "1969-12-31", "2026-13-01", "-1d", "12"] {
+            assert!(text.parse::<Since>().is_err(), "{text:?}");
         }
     }
 

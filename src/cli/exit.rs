@@ -232,7 +232,7 @@ fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         return Some("run the command as root");
     }
     if let Some(StoreError::Locked { .. }) = cause.downcast_ref() {
-        return Some("stop that one first");
+        return Some("stop that one first, with Ctrl-C or 'systemctl stop larder'");
     }
     None
 }

@@ -9,8 +9,10 @@ mod discover;
 mod duration;
 mod exit;
 mod fsck;
+mod log;
 mod output;
 mod push;
+mod recover;
 mod serve;
 mod status;
 mod token;
@@ -61,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Serve(args) => block_on(serve::run(&context, args, filter)),
         Command::Cache(command) => block_on(cache::run(&context, command)),
         Command::Token(command) => block_on(token::run(&context, command)),
+        Command::Log(args) => block_on(log::run(&context, args)),
         Command::Status => block_on(status::run(&context)),
         Command::Fsck(args) if args.rebuild_index => fsck::rebuild_index(&context, args.data),
         Command::Fsck(_) => block_on(fsck::check(&context)),

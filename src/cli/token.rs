@@ -7,7 +7,9 @@ use crate::cli::context::Context;
 use crate::cli::duration::moment;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::recover;
 use crate::client::administration::{Grant, NewToken, TokenFacts, TokenRight};
+use crate::services::clock;
 
 #[derive(Serialize)]
 struct Tokens {
@@ -20,28 +22,40 @@ struct Revoked {
 }
 
 pub(super) async fn run(context: &Context, command: TokenCommand) -> anyhow::Result<Exit> {
-    let administration = context.administration().await?;
     match command {
-        TokenCommand::Create(args) => {
-            let new = new_token(args);
-            let made = administration.create_token(&new).await?;
-            context.output.note(advice(new.caches.as_deref()));
-            context.output.data(&made, |made| made.secret.clone())?;
-        }
+        TokenCommand::Create(args) => create(context, args).await?,
         TokenCommand::List => {
+            let administration = context.administration().await?;
             let tokens = administration.tokens().await?;
-            context.output.data(&Tokens { tokens }, |Tokens { tokens }| list(tokens))?;
+            let text = |Tokens { tokens }: &Tokens| list(tokens, clock::now());
+            context.output.data(&Tokens { tokens }, text)?;
+            administration.close().await;
         }
-        TokenCommand::Revoke { id } => {
-            administration.revoke_token(id).await?;
-            context.output.note(&format!("revoked the token {id}"));
-            if context.output.is_json() {
-                context.output.data(&Revoked { revoked: id }, |_| String::new())?;
-            }
-        }
+        TokenCommand::Revoke { id, yes } => revoke(context, id, yes).await?,
+        TokenCommand::Recover { data } => return recover::run(context, data).await,
+    }
+    Ok(Exit::Done)
+}
+
+async fn create(context: &Context, args: TokenCreateArgs) -> anyhow::Result<()> {
+    let administration = context.administration().await?;
+    let new = new_token(args);
+    let made = administration.create_token(&new).await?;
+    context.output.note(advice(new.caches.as_deref()));
+    context.output.data(&made, |made| made.secret.clone())?;
+    administration.close().await;
+    Ok(())
+}
+
+async fn revoke(context: &Context, id: i64, even_last: bool) -> anyhow::Result<()> {
+    let administration = context.administration().await?;
+    administration.revoke_token(id, even_last).await?;
+    context.output.note(&format!("revoked the token {id}"));
+    if context.output.is_json() {
+        context.output.data(&Revoked { revoked: id }, |_| String::new())?;
     }
     administration.close().await;
-    Ok(Exit::Done)
+    Ok(())
 }
 
 fn new_token(args: TokenCreateArgs) -> NewToken {
@@ -50,6 +64,7 @@ fn new_token(args: TokenCreateArgs) -> NewToken {
         label: args.label,
         expires_in_seconds: args.expires.map(|lifetime| lifetime.0.as_secs()),
         caches: (!grants.is_empty()).then_some(grants),
+        device: args.device.map(|device| device.to_string()),
     }
 }
 
@@ -67,7 +82,19 @@ fn advice(grants: Option<&[Grant]>) -> &'static str {
     }
 }
 
-fn list(tokens: &[TokenFacts]) -> String {
+fn state(token: &TokenFacts, now: u64) -> &'static str {
+    if token.revoked_at.is_some() {
+        "revoked"
+    } else if token.expires_at.is_some_and(|end| end <= now) {
+        "expired"
+    } else if token.device.is_some() {
+        "good on one device"
+    } else {
+        "good"
+    }
+}
+
+fn list(tokens: &[TokenFacts], now: u64) -> String {
     let heads = ["ID", "LABEL", "FOR", "CREATED", "EXPIRES", "LAST USED", "STATE"];
     let row = |token: &TokenFacts| {
         let when = |at: Option<u64>, never: &str| at.map_or(never.to_owned(), moment);
@@ -78,7 +105,7 @@ fn list(tokens: &[TokenFacts]) -> String {
             moment(token.created_at),
             when(token.expires_at, "never"),
             when(token.last_used_at, "never"),
-            if token.revoked_at.is_some() { "revoked" } else { "good" }.to_owned(),
+            state(token, now).to_owned(),
         ]
     };
     let heads = heads.map(str::to_owned).to_vec();
@@ -112,6 +139,7 @@ mod tests {
             expires_at: None,
             last_used_at: Some(60),
             revoked_at: None,
+            device: None,
         };
         let grant = Grant { cache: "main".parse().unwrap(), right: TokenRight::Write };
         let ci = TokenFacts {
@@ -124,7 +152,7 @@ mod tests {
             revoked_at: Some(7),
             ..personal.clone()
         };
-        let shown = list(&[personal, ci]);
+        let shown = list(&[personal, ci], 100);
         let lines: Vec<Vec<&str>> = shown
             .lines()
             .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())

@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::CacheName;
+use crate::formats::{CacheName, StorePathHash};
 use crate::transports::quic::{BoxConnection, RequestError};
 use crate::wire::message::AdminRequest;
 
@@ -113,6 +113,9 @@ pub struct TokenFacts {
     pub last_used_at: Option<u64>,
     /// When it was revoked.
     pub revoked_at: Option<u64>,
+    /// The ID of the only device that may use it.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// A token to be made.
@@ -127,6 +130,9 @@ pub struct NewToken {
     /// The caches that it is for; `None` makes a personal one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caches: Option<Vec<Grant>>,
+    /// The only device that may use it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// A token that was just made; its text is shown this once.
@@ -136,6 +142,25 @@ pub struct MadeToken {
     pub token: TokenFacts,
     /// Its text.
     pub secret: String,
+}
+
+/// A push, by what it left. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushRecord {
+    /// The store path.
+    pub path: String,
+    /// Bytes of its NAR.
+    pub nar_size: u64,
+    /// Whether it is served.
+    pub visible: bool,
+    /// When it came.
+    pub pushed_at: u64,
+    /// The number of the token that it came with.
+    pub token: i64,
+    /// What that is called; `None` where the box does not know it any more.
+    pub token_label: Option<String>,
+    /// The ID of the pusher's device.
+    pub device: String,
 }
 
 /// How the box is. Times are seconds since 1970 by the box's clock.
@@ -254,6 +279,16 @@ struct Caches {
 #[derive(Deserialize)]
 struct Tokens {
     tokens: Vec<TokenFacts>,
+    next: Option<i64>,
+}
+
+/// A page of the log.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LogPage {
+    /// Oldest first.
+    pub pushes: Vec<PushRecord>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<String>,
 }
 
 /// What a problem report says (RFC 9457).
@@ -293,8 +328,13 @@ impl Administration {
 
     /// All tokens, oldest first, revoked ones too.
     pub async fn tokens(&self) -> Result<Vec<TokenFacts>, AdminError> {
-        let answer: Tokens = self.get("/tokens").await?;
-        Ok(answer.tokens)
+        let (mut tokens, mut after) = (Vec::new(), Some(0));
+        while let Some(last) = after {
+            let page: Tokens = self.get(&format!("/tokens?after={last}")).await?;
+            tokens.extend(page.tokens);
+            after = page.next.filter(|next| *next > last);
+        }
+        Ok(tokens)
     }
 
     /// Makes a token.
@@ -302,9 +342,32 @@ impl Administration {
         self.post("/tokens", new).await
     }
 
-    /// Revokes a token, from the next request on.
-    pub async fn revoke_token(&self, id: i64) -> Result<(), AdminError> {
-        self.ask("DELETE", &format!("/tokens/{id}"), Vec::new()).await.map(drop)
+    /// Revokes a token, from the next request on and for what is under way; the last personal
+    /// one only if that is meant.
+    pub async fn revoke_token(&self, id: i64, even_last: bool) -> Result<(), AdminError> {
+        let path = format!("/tokens/{id}?last={even_last}");
+        self.ask("DELETE", &path, Vec::new()).await.map(drop)
+    }
+
+    /// Who pushed what to a cache since then: a page of it, from `after` on.
+    pub async fn log(
+        &self,
+        cache: &CacheName,
+        since: u64,
+        after: Option<&str>,
+    ) -> Result<LogPage, AdminError> {
+        let after = after.map_or_else(String::new, |place| format!("&after={place}"));
+        self.get(&format!("/caches/{cache}/log?since={since}{after}")).await
+    }
+
+    /// Who pushed a path of a cache.
+    pub async fn log_of(
+        &self,
+        cache: &CacheName,
+        path: StorePathHash,
+        since: u64,
+    ) -> Result<LogPage, AdminError> {
+        self.get(&format!("/caches/{cache}/log?since={since}&path={path}")).await
     }
 
     /// How the box is.
@@ -380,7 +443,7 @@ mod tests {
         let new = NewCache { name: name.clone(), description: None, priority: None };
         assert_eq!(serde_json::to_string(&new).unwrap(), r#"{"name":"main"}"#);
         let caches = Some(vec![Grant { cache: name, right: TokenRight::ReadWrite }]);
-        let new = NewToken { label: None, expires_in_seconds: Some(60), caches };
+        let new = NewToken { label: None, expires_in_seconds: Some(60), caches, device: None };
         assert_eq!(
             serde_json::to_string(&new).unwrap(),
             r#"{"expires_in_seconds":60,"caches":[{"cache":"main","right":"readwrite"}]}"#

@@ -12,6 +12,15 @@ use crate::wire::token::ParseTokenError;
 /// The file in a box's data folder with its first personal token.
 const ADMIN_TOKEN_FILE: &str = "admin.token";
 
+/// What a token is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What a token for caches allows too.
+    Use,
+    /// What takes a personal token.
+    Administration,
+}
+
 /// Why the tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,7 +56,8 @@ pub enum TokensError {
 
 /// The tokens at hand. `LARDER_AUTH_TOKEN` stands alone; else `CACHIX_AUTH_TOKEN` does if it is a
 /// larder token (tokens of cachix.org are left alone); else what the configuration holds, and
-/// last `admin.token` in the data folder `box_folder`.
+/// `admin.token` in the data folder `box_folder`. Of two tokens for one box the first is shown:
+/// the saved one, but for administration that in the folder, which is personal for certain.
 ///
 /// # Errors
 ///
@@ -56,6 +66,7 @@ pub fn at_hand(
     variable: impl Fn(&str) -> Option<std::ffi::OsString>,
     config: &ClientConfig,
     box_folder: &Path,
+    purpose: Purpose,
 ) -> Result<Vec<TokenText>, TokensError> {
     for (name, foreign_ones_too) in [("LARDER_AUTH_TOKEN", false), ("CACHIX_AUTH_TOKEN", true)] {
         let Some(text) = variable(name).filter(|text| !text.is_empty()) else { continue };
@@ -70,7 +81,10 @@ pub fn at_hand(
     let mut tokens: Vec<_> = config.tokens.values().map(|saved| saved.token.clone()).collect();
     match of_box(box_folder) {
         Err(TokensError::Unreadable { .. }) if !tokens.is_empty() => {}
-        found => tokens.extend(found?),
+        found => {
+            let place = if purpose == Purpose::Administration { 0 } else { tokens.len() };
+            tokens.splice(place..place, found?);
+        }
     }
     if tokens.is_empty() { Err(TokensError::None) } else { Ok(tokens) }
 }
@@ -106,6 +120,23 @@ mod tests {
         TokenText::new(DeviceId([device; 20]), [device; 32])
     }
 
+    fn secrets(folder: &Path, purpose: Purpose) -> Vec<u8> {
+        let mut config = ClientConfig::default();
+        config.save_token(TokenText::new(DeviceId([1; 20]), [2; 32]), None);
+        let tokens = at_hand(|_| None, &config, folder, purpose).unwrap();
+        tokens.iter().map(|token| token.secret()[0]).collect()
+    }
+
+    #[test]
+    fn on_the_box_its_owners_token_is_the_one_for_administration() {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = TokenText::new(DeviceId([1; 20]), [9; 32]).to_secret_text();
+        assert_eq!(secrets(folder.path(), Purpose::Administration), [2]);
+        fs::write(folder.path().join("admin.token"), owner + "\n").unwrap();
+        assert_eq!(secrets(folder.path(), Purpose::Administration), [9, 2]);
+        assert_eq!(secrets(folder.path(), Purpose::Use), [2, 9]);
+    }
+
     fn devices(
         variables: &[(&str, String)],
         saved: &[u8],
@@ -119,7 +150,8 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| OsString::from(value))
         };
-        let tokens = at_hand(variable, &config, folder).map_err(|error| error.to_string())?;
+        let tokens =
+            at_hand(variable, &config, folder, Purpose::Use).map_err(|error| error.to_string())?;
         Ok(tokens.iter().map(|token| token.device_id().0[0]).collect())
     }
 

@@ -37,7 +37,7 @@ pub(super) async fn prepare(
         let cache = store.create_cache(main_cache(key_host, now)?).await?;
         info!(cache = %cache.name, "Made the first cache");
     }
-    if tokens.iter().all(|token| token.grants.is_some()) {
+    if tokens.iter().all(|token| token.token.grants.is_some()) {
         let token = TokenText::new(device_id, random()?);
         let path = data.join(ADMIN_TOKEN_FILE);
         write_secret(&path, &token.to_secret_text())
@@ -48,6 +48,7 @@ pub(super) async fn prepare(
             created_at: now,
             expires_at: None,
             grants: None,
+            device_id: None,
         };
         store.create_token(row).await?;
         info!(path = %path.display(), "Made the first personal token");
@@ -81,23 +82,25 @@ fn main_cache(key_host: &str, now: u64) -> Result<NewCache, DaemonError> {
 /// Asked before cache.nixos.org, whose priority is 40 (its `nix-cache-info`).
 const PRIORITY_DEFAULT: u32 = 30;
 
-fn random() -> Result<[u8; 32], DaemonError> {
+pub(super) fn random() -> Result<[u8; 32], DaemonError> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| DaemonError::NoRandomness)?;
     Ok(bytes)
 }
 
-/// Writes a line into a new file that only its owner may read, and syncs it with its folder. One
-/// that is there already is of a first start that was cut off, and is taken away before: its
-/// rights might be wrong, or somebody might have it open.
-fn write_secret(path: &Path, line: &str) -> io::Result<()> {
-    match fs::remove_file(path) {
+/// Writes a line into a new file that only its owner may read, beside its place; then it takes
+/// the place of what is there, whole or not at all, and is synced with its folder. The old file
+/// is not written to: its rights might be wrong, or somebody might have it open.
+pub(super) fn write_secret(path: &Path, line: &str) -> io::Result<()> {
+    let beside = path.with_extension("token.new");
+    match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_all()?;
+    fs::rename(&beside, path)?;
     path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
@@ -143,17 +146,16 @@ mod tests {
         assert_eq!(caches.iter().map(|cache| cache.name.as_str()).collect::<Vec<_>>(), ["main"]);
         assert_eq!(caches[0].keys[0].name(), "main.office.local-1");
         assert_eq!(test.admin_token().secret(), token.secret());
-        let known = test.store.find_token(token.secret_hash()).await.unwrap();
-        assert!(known.unwrap().grants.is_none(), "it is personal");
-        assert_eq!(test.store.tokens().await.unwrap().len(), 1);
+        let known = test.store.tokens().await.unwrap();
+        assert_eq!((known.len(), known[0].secret_hash), (1, token.secret_hash()));
+        assert!(known[0].token.grants.is_none(), "it is personal");
     }
 
     #[tokio::test]
     async fn a_token_that_was_revoked_does_not_come_back() {
         let test = TestBox::new();
         test.start().await;
-        let known = test.store.find_token(test.admin_token().secret_hash()).await.unwrap();
-        let id: TokenId = known.unwrap().id;
+        let id: TokenId = test.store.tokens().await.unwrap()[0].token.id;
         assert!(test.store.revoke_token(id, 8).await.unwrap());
         fs::remove_file(test.data.path().join(ADMIN_TOKEN_FILE)).unwrap();
 
@@ -171,8 +173,8 @@ mod tests {
 
         test.start().await;
 
-        let known = test.store.find_token(test.admin_token().secret_hash()).await.unwrap();
-        assert!(known.is_some());
+        let known = test.store.tokens().await.unwrap();
+        assert_eq!(known[0].secret_hash, test.admin_token().secret_hash());
     }
 
     #[test]

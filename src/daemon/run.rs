@@ -192,11 +192,13 @@ async fn start_parts(
         box_name: settings.name.clone(),
         key_host: settings.key_host.clone(),
         device_id,
+        admission: settings.admission,
     };
     let services = Services::start(store.clone(), options).await?;
     let quic_parts = QuicParts {
         box_name: settings.name.to_string(),
         auth: services.auth.clone(),
+        admission: services.admission.clone(),
         caches: services.caches.clone(),
         publish: services.publish.clone(),
         admin: http::admin_handler(services.clone()),

@@ -8,8 +8,14 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 
 use crate::daemon::logging::LogOptions;
-use crate::daemon::settings_file::{LogSection, SettingsError, SettingsFile, StoreSection};
+use crate::daemon::settings_file::{
+    LimitsSection, LogSection, SettingsError, SettingsFile, StoreSection,
+};
 use crate::formats::BoxName;
+use crate::formats::limits::{
+    CONNECTIONS_PER_ADDRESS_DEFAULT, HTTP_CONNECTIONS_MAX, REQUESTS_PER_SECOND_DEFAULT,
+};
+use crate::services::AdmissionOptions;
 use crate::store::StoreOptions;
 
 /// The port of everything larder serves, TCP and UDP, where nobody says otherwise.
@@ -49,6 +55,8 @@ pub struct Settings {
     pub log: LogOptions,
     /// What the store takes.
     pub store: StoreOptions,
+    /// What is granted to each address and token.
+    pub admission: AdmissionOptions,
 }
 
 impl Settings {
@@ -69,7 +77,8 @@ impl Settings {
         overrides: ServeOverrides,
         machine_name: String,
     ) -> Result<Self, SettingsError> {
-        let SettingsFile { name, data, listen, quic_listen, mdns, key_host, log, store } = typed;
+        let SettingsFile { name, data, listen, quic_listen, mdns, key_host, log, store, limits } =
+            typed;
         let name =
             overrides.name.or(name).unwrap_or_else(|| BoxName::from_host_name(&machine_name));
         let data = overrides.data.or(data).unwrap_or_else(|| PathBuf::from(DATA_DEFAULT));
@@ -88,6 +97,7 @@ impl Settings {
                 format: format.unwrap_or_default(),
             },
             store: resolve_store(&store, data)?,
+            admission: resolve_limits(&limits)?,
         })
     }
 }
@@ -147,6 +157,38 @@ fn resolve_store(typed: &StoreSection, folder: PathBuf) -> Result<StoreOptions, 
         return Err(out_of_bounds("store.pack_size", found, "16 MiB to 2 GiB"));
     }
     Ok(options)
+}
+
+fn resolve_limits(typed: &LimitsSection) -> Result<AdmissionOptions, SettingsError> {
+    let LimitsSection { requests_per_second, connections, connections_per_address } = typed;
+    let bounded = |key, typed: &Option<u32>, default: u32, most: u32, expected| {
+        let found = typed.unwrap_or(default);
+        let is_fine = (1..=most).contains(&found);
+        let wrong = || SettingsError::OutOfBounds { key, found: found.to_string(), expected };
+        if is_fine { Ok(found) } else { Err(wrong()) }
+    };
+    let (million, most) = ("1 to 1000000", 1_000_000);
+    let rate = REQUESTS_PER_SECOND_DEFAULT;
+    let each = CONNECTIONS_PER_ADDRESS_DEFAULT;
+    let all = HTTP_CONNECTIONS_MAX;
+    let http = bounded("limits.connections", connections, all, all, "1 to 1024")?;
+    Ok(AdmissionOptions {
+        requests_per_second: bounded(
+            "limits.requests_per_second",
+            requests_per_second,
+            rate,
+            most,
+            million,
+        )?,
+        http_connections: usize::try_from(http).unwrap_or(usize::MAX),
+        connections_per_address: bounded(
+            "limits.connections_per_address",
+            connections_per_address,
+            each,
+            all,
+            "1 to 1024",
+        )?,
+    })
 }
 
 /// Below it the folder would have too many files.
@@ -237,6 +279,9 @@ mod tests {
             ("[store]\nreaders = 0", "the setting store.readers is 0; it must be 1 to 64"),
             ("[store]\ncompression_level = 20", "the setting store.compression_level is 20;"),
             ("[store]\npack_size = \"1 MiB\"", "the setting store.pack_size is 1.0 MiB;"),
+            ("[limits]\nconnections = 0", "the setting limits.connections is 0; it must be 1 to"),
+            ("[limits]\nrequests_per_second = 0", "the setting limits.requests_per_second is 0;"),
+            ("[limits]\nconnections_per_address = 1025", "the setting limits.connections_per_a"),
             ("key_host = \"a b\"", "the setting key_host is 'a b'; it must be a host name"),
             ("key_host = \"-a\"", "the setting key_host is '-a';"),
             ("key_host = \"\"", "the setting key_host is '';"),

@@ -24,6 +24,7 @@ pub(super) struct SettingsFile {
     pub(super) key_host: Option<String>,
     pub(super) log: LogSection,
     pub(super) store: StoreSection,
+    pub(super) limits: LimitsSection,
 }
 
 /// `[log]`
@@ -41,6 +42,15 @@ pub(super) struct StoreSection {
     pub(super) readers: Option<usize>,
     pub(super) compression_level: Option<i32>,
     pub(super) pack_size: Option<ByteSize>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsSection {
+    pub(super) requests_per_second: Option<u32>,
+    pub(super) connections: Option<u32>,
+    pub(super) connections_per_address: Option<u32>,
 }
 
 /// Why the settings cannot be used. Each says where.

@@ -73,14 +73,56 @@ pub const QUIC_WINDOW_BYTES: u32 = 2 << 20;
 pub const QUIC_SEND_WINDOW_BYTES: u64 = 4 << 20;
 /// Bytes of frames that a box keeps for its store, all pushes together.
 pub const RECEIVE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of messages that are half there, of one connection: all that a client of ours has under
+/// way, which is 248 small NARs and some batches. Beyond it a request is refused as busy.
+pub const HALF_MESSAGES_BYTES_MAX: usize = 48 << 20;
+/// The same, all connections of a box together.
+pub const HALF_MESSAGES_BYTES_OF_BOX_MAX: usize = 160 << 20;
+/// Bytes of a half message that are not counted, so that small ones get through in any case.
+pub const HALF_MESSAGE_BYTES_FREE: usize = 4 << 10;
 /// Bytes of NAR that a client has under way, all pushes of a connection together.
 pub const SEND_RAW_BYTES_MAX: usize = 32 << 20;
+
+// Tokens, and who may come how often.
+
+/// Tokens of a box that are neither revoked nor expired. With [`TOKENS_ENDED_KEPT_MAX`] about
+/// 10 MiB in memory when there are that many, each for a few caches.
+pub const TOKENS_MAX: usize = 10_000;
+/// Revoked and expired tokens of which a box remembers, youngest first, why they are no good;
+/// older ones are strangers to it.
+pub const TOKENS_ENDED_KEPT_MAX: usize = 10_000;
+/// Tokens in one page of their list: with [`GRANTS_MAX`] caches each they fit into a message.
+pub const TOKENS_PAGE_MAX: u32 = 100;
+/// Longest label of a token, in characters.
+pub const LABEL_CHARS_MAX: usize = 100;
+/// Caches that one token may be for.
+pub const GRANTS_MAX: usize = 100;
+/// Paths in one page of the log: at most 800 bytes each, so that they fit into a message.
+pub const LOG_PAGE_MAX: u32 = 1000;
+/// Addresses that are told apart at a time, for each bound that counts by address, and tokens for
+/// each that counts by token: 64 to 256 bytes each. Beyond it the rest share one place.
+pub const ORIGINS_MAX: usize = 4096;
+/// Wrong secrets that an address may show one after another; then [`WRONG_SECRET_EVERY`] each.
+pub const WRONG_SECRETS_AT_ONCE: u32 = 10;
+/// The pace of wrong secrets, for each address.
+pub const WRONG_SECRET_EVERY: Duration = Duration::from_millis(200);
+/// Longest that anybody is made to wait for his turn: below every client's own patience.
+pub const TURN_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Requests that an address, and a token, may make in a second, unless the settings say
+/// otherwise. One Nix asks for some hundred; half of it more may come at once.
+pub const REQUESTS_PER_SECOND_DEFAULT: u32 = 10_000;
+/// Connections of one address at a time, HTTP and QUIC each, unless the settings say otherwise.
+/// One Nix opens 25 (`http-connections`).
+pub const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 128;
+/// QUIC handshakes under way from which on the next has to prove its address first (RFC 9000,
+/// section 8.1): each costs a signature and some 10 KiB.
+pub const HANDSHAKES_UNPROVEN_MAX: usize = 32;
 
 // HTTP.
 
 /// HTTP connections at a time; more wait to be accepted. With [`HTTP_HEADER_BYTES_MAX`] this
 /// bounds what requests hold before they are understood: 16 MiB.
-pub const HTTP_CONNECTIONS_MAX: usize = 1024;
+pub const HTTP_CONNECTIONS_MAX: u32 = 1024;
 /// Longest head of a request, of at most 100 headers; beyond it the answer is 431.
 pub const HTTP_HEADER_BYTES_MAX: usize = 16 << 10;
 /// How long the next request of a connection may take to arrive in full. Nix keeps connections

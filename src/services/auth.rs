@@ -1,13 +1,25 @@
 //! Tokens: from the text that somebody shows to what it allows.
 
+mod known;
+mod wrong;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::error;
 
+use crate::services::admission::Origin;
+use crate::services::auth::known::Known;
+use crate::services::auth::wrong::WrongSecrets;
 use crate::services::chain::Chain;
 use crate::services::clock;
-use crate::store::{Cache, CacheId, Right, Store, StoreError, Token, TokenId, UnixSeconds};
+use crate::services::pace::Pace;
+use crate::store::{
+    Cache, CacheId, KnownToken, Right, Store, StoreError, Token, TokenId, UnixSeconds,
+};
 use crate::wire::{DeviceId, Refusal, RefusalCode, TokenText};
 
 /// Somebody with a checked token.
@@ -74,16 +86,17 @@ pub enum AuthError {
     /// Somebody revoked it.
     #[error("the token was revoked; ask the owner of the box for another")]
     Revoked,
-    /// The store could not answer.
-    #[error("the token cannot be checked now")]
-    Store(#[from] StoreError),
+    /// It is for one device, and this is another, or nobody knows which.
+    #[error(
+        "the token is for the device {0} alone, and good for pushes and administration from there"
+    )]
+    OtherDevice(DeviceId),
 }
 
-/// Checks tokens.
+/// Checks tokens, from memory.
 ///
-/// Each check reads the token's row, so a revocation counts from the next request on. The row is
-/// found by the SHA-256 of the secret's 256 random bits: how long that takes tells somebody who
-/// guesses nothing about the secret, for its hash cannot be steered.
+/// All tokens are held as the store has them, and each change of them replaces what is held
+/// before it is answered, so a revocation counts from the next request on.
 #[derive(Clone, Debug)]
 pub struct Auth(Arc<Inner>);
 
@@ -91,31 +104,128 @@ pub struct Auth(Arc<Inner>);
 struct Inner {
     store: Store,
     device_id: DeviceId,
+    known: watch::Sender<Known>,
+    wrong: WrongSecrets,
+    requests: Pace<TokenId>,
     /// When tokens were used, as far as it is not written down; as many as there are tokens.
     used: Mutex<HashMap<TokenId, UnixSeconds>>,
 }
 
 impl Auth {
-    pub(super) fn new(store: Store, device_id: DeviceId) -> Self {
-        Self(Arc::new(Inner { store, device_id, used: Mutex::default() }))
+    /// Reads the tokens of `store`.
+    pub(super) async fn open(
+        store: Store,
+        device_id: DeviceId,
+        requests_per_second: u32,
+    ) -> Result<Self, StoreError> {
+        let mut known = Known::default();
+        for token in store.tokens().await? {
+            known.insert(token, clock::now());
+        }
+        Ok(Self(Arc::new(Inner {
+            store,
+            device_id,
+            known: watch::Sender::new(known),
+            wrong: WrongSecrets::new(),
+            requests: Pace::per_second(requests_per_second),
+            used: Mutex::default(),
+        })))
     }
 
-    /// Checks a token's text. That it was used is written down within half a minute.
+    /// Checks a token's text of somebody who shows neither an address nor a device; see
+    /// [`check_from`](Self::check_from).
     ///
     /// # Errors
     ///
     /// [`AuthError`] says why it is no good.
     pub async fn check(&self, text: &str) -> Result<Caller, AuthError> {
+        self.check_from(Origin::NOWHERE, None, text).await
+    }
+
+    /// Checks a token's text, shown by somebody at that address, on that device if it is known.
+    /// That it was used is written down within half a minute. Waits until a request with that
+    /// token has its turn; secrets that no token has are answered at a much lower pace, bounded
+    /// for each address, and nobody else waits for those.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`] says why it is no good.
+    pub async fn check_from(
+        &self,
+        from: Origin,
+        device: Option<DeviceId>,
+        text: &str,
+    ) -> Result<Caller, AuthError> {
         let presented: TokenText = text.parse().map_err(|_form| AuthError::Malformed)?;
         if presented.device_id() != self.0.device_id {
             return Err(AuthError::OtherBox(presented.device_id()));
         }
-        let found = self.0.store.find_token(presented.secret_hash()).await?;
-        let token = found.ok_or(AuthError::Unknown)?;
+        let secret_hash = presented.secret_hash();
+        let found = self.0.known.borrow().find(&secret_hash);
+        let Some(token) = found else {
+            self.0.wrong.shown(from, &secret_hash).await;
+            return Err(AuthError::Unknown);
+        };
         let now = clock::now();
         check_at(&token, now)?;
+        if let Some(only) = token.device_id.map(DeviceId)
+            && device != Some(only)
+        {
+            return Err(AuthError::OtherDevice(only));
+        }
         self.used().insert(token.id, now);
-        Ok(Caller { token })
+        self.0.requests.turn(token.id).await;
+        Ok(Caller { token: Token::clone(&token) })
+    }
+
+    /// Ends when the token is no good any more, and says why: it was revoked, or has expired.
+    /// Whatever goes on for long with a token's rights — a push, the body of an answer out of a
+    /// private cache — is to be broken off then.
+    pub fn revoked(&self, token: TokenId) -> impl Future<Output = AuthError> + Send + 'static {
+        let auth = self.clone();
+        async move {
+            let mut changes = auth.0.known.subscribe();
+            loop {
+                let token = changes.borrow_and_update().get(token);
+                let Some(token) = token else { return AuthError::Unknown };
+                let now = clock::now();
+                if let Err(error) = check_at(&token, now) {
+                    return error;
+                }
+                tokio::select! {
+                    // The sender is in `auth`: it does not go.
+                    _changed = changes.changed() => {}
+                    () = sleep(look_again_in(token.expires_at, now)) => {}
+                }
+            }
+        }
+    }
+
+    /// What a token is called, if there is one of that number; of one that ended long ago
+    /// nothing is known.
+    #[must_use]
+    pub fn token(&self, id: TokenId) -> Option<Arc<Token>> {
+        self.0.known.borrow().get(id)
+    }
+
+    /// Whether the token of that number is good now.
+    pub(super) fn is_good(&self, id: TokenId) -> bool {
+        self.token(id).is_some_and(|token| check_at(&token, clock::now()).is_ok())
+    }
+
+    /// How many tokens are good now, and how many of them are personal.
+    pub(super) fn count_good(&self) -> (usize, usize) {
+        self.0.known.borrow().count_good(clock::now())
+    }
+
+    /// Holds a new token, which is in the store already.
+    pub(super) fn learn(&self, token: KnownToken) {
+        self.0.known.send_modify(|known| known.insert(token, clock::now()));
+    }
+
+    /// Holds a token as revoked, which it is in the store already.
+    pub(super) fn note_revoked(&self, id: TokenId, at: UnixSeconds) {
+        self.0.known.send_modify(|known| known.revoke(id, at));
     }
 
     /// Writes down when tokens were used last. What cannot be written is lost, and logged.
@@ -134,6 +244,17 @@ impl Auth {
     }
 }
 
+/// How long a good token may go unlooked at. The wall clock may be set, so never for long; and
+/// near the end often enough that nothing goes on for a second.
+fn look_again_in(expires_at: Option<UnixSeconds>, now: UnixSeconds) -> Duration {
+    const LONGEST: u64 = 30;
+    match expires_at.map(|end| end.saturating_sub(now)) {
+        Some(0 | 1) => Duration::from_millis(200),
+        Some(left) => Duration::from_secs((left - 1).min(LONGEST)),
+        None => Duration::from_secs(LONGEST),
+    }
+}
+
 fn check_at(token: &Token, now: UnixSeconds) -> Result<(), AuthError> {
     if token.revoked_at.is_some() {
         Err(AuthError::Revoked)
@@ -145,63 +266,10 @@ fn check_at(token: &Token, now: UnixSeconds) -> Result<(), AuthError> {
 }
 
 impl From<AuthError> for Refusal {
-    /// A failure of the store is logged here; the client hears no more than that there was one.
     fn from(error: AuthError) -> Self {
-        let code = match &error {
-            AuthError::Store(cause) => {
-                error!(error = %Chain(cause), "Cannot check a token");
-                RefusalCode::Internal
-            }
-            _ => RefusalCode::Unauthorised,
-        };
-        Self::new(code, error.to_string())
+        Self::new(RefusalCode::Unauthorised, error.to_string())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn token() -> Token {
-        Token {
-            id: TokenId(1),
-            label: String::new(),
-            created_at: 100,
-            expires_at: Some(200),
-            last_used_at: None,
-            revoked_at: None,
-            grants: None,
-        }
-    }
-
-    #[test]
-    fn a_token_ends_at_the_second_it_says() {
-        assert!(check_at(&token(), 199).is_ok());
-        assert!(matches!(check_at(&token(), 200), Err(AuthError::Expired)));
-        let forever = Token { expires_at: None, ..token() };
-        assert!(check_at(&forever, u64::MAX).is_ok());
-    }
-
-    #[test]
-    fn a_revoked_token_is_said_to_be_that_even_when_it_is_old() {
-        let revoked = Token { revoked_at: Some(150), ..token() };
-        assert!(matches!(check_at(&revoked, 300), Err(AuthError::Revoked)));
-    }
-
-    #[test]
-    fn rights_are_of_one_cache() {
-        use crate::services::tests::cache;
-        let (one, two) = (cache(1, "one"), cache(2, "two"));
-        let caller = |grants| Caller { token: Token { grants, ..token() } };
-        let writer = caller(Some(vec![(one.id, Right::Write)]));
-        assert!(writer.may_write(&one) && !writer.may_write(&two) && !writer.is_personal());
-        let reader = caller(Some(vec![(one.id, Right::Read)]));
-        assert!(!reader.may_write(&one));
-        let hidden = Cache { is_public: false, ..cache(1, "one") };
-        assert!(reader.may_read(&hidden) && !writer.may_read(&hidden));
-        assert!(reader.may_read(&two), "everybody reads what is public");
-        let owner = caller(None);
-        assert!(owner.may_write(&two) && owner.may_read(&hidden) && owner.is_personal());
-        assert!(!caller(Some(Vec::new())).may_write(&one));
-    }
-}
+mod tests;

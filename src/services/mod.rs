@@ -4,6 +4,7 @@
 //! Transports see the store through here alone, so the types of it that they meet are named here
 //! too.
 
+pub mod admission;
 pub mod auth;
 pub mod caches;
 pub mod chain;
@@ -12,7 +13,9 @@ pub mod clock;
 pub mod lookup;
 pub mod metrics;
 mod narinfo_cache;
+pub mod pace;
 pub mod publish;
+pub mod push_log;
 mod secrets;
 mod signing;
 pub mod status;
@@ -29,9 +32,10 @@ use crate::store::Store;
 use crate::wire::DeviceId;
 
 pub use crate::store::{
-    Cache, CheckProgress, CheckReport, NarFile, Right, SigningMode, StoreError, StoreStats, Token,
-    TokenId, UnixSeconds,
+    Cache, CheckProgress, CheckReport, LogPlace, NarFile, Right, SigningMode, StoreError,
+    StoreStats, Token, TokenId, UnixSeconds,
 };
+pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
 pub use caches::{CacheRequest, Caches, CreateCacheError, Scope};
 pub use check::{CheckState, Checks};
@@ -39,8 +43,9 @@ pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
 pub use publish::{Begun, PublishError, Publisher, Upload};
+pub use push_log::{LoggedPush, PushLog};
 pub use status::{Status, StatusReport};
-pub use tokens::{CreateTokenError, TokenRequest, Tokens};
+pub use tokens::{CreateTokenError, RevokeTokenError, TokenRequest, Tokens};
 
 /// What the services must know of the box.
 #[derive(Clone, Debug)]
@@ -51,11 +56,15 @@ pub struct ServicesOptions {
     pub key_host: String,
     /// Who the box is; tokens for another are refused.
     pub device_id: DeviceId,
+    /// What is granted to each address and token.
+    pub admission: AdmissionOptions,
 }
 
 /// Everything the appliance can do, wired once in `daemon::run` and never changed after.
 #[derive(Clone, Debug)]
 pub struct Services {
+    /// Bounds what one address can take from the others.
+    pub admission: Admission,
     /// Knows tokens.
     pub auth: Auth,
     /// Knows caches, and makes them.
@@ -66,6 +75,8 @@ pub struct Services {
     pub lookup: Lookup,
     /// Takes pushes.
     pub publish: Publisher,
+    /// Knows who pushed what.
+    pub push_log: PushLog,
     /// Scrubs the store on request.
     pub checks: Checks,
     /// Knows how the box is.
@@ -80,17 +91,21 @@ impl Services {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the caches cannot be read.
+    /// [`StoreError`] if the caches or the tokens cannot be read.
     pub async fn start(store: Store, options: ServicesOptions) -> Result<Self, StoreError> {
-        let ServicesOptions { box_name, key_host, device_id } = options;
+        let ServicesOptions { box_name, key_host, device_id, admission } = options;
         let metrics = Arc::new(Metrics::new());
         let narinfos = Arc::new(NarInfoCache::new());
         let caches = Caches::open(store.clone(), key_host).await?;
+        let rate = admission.requests_per_second;
+        let auth = Auth::open(store.clone(), device_id, rate).await?;
         let checks = Checks::new(store.clone(), Arc::clone(&narinfos));
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
-            auth: Auth::new(store.clone(), device_id),
-            tokens: Tokens::new(store.clone(), caches.clone(), device_id),
+            admission: Admission::new(admission),
+            tokens: Tokens::new(store.clone(), caches.clone(), auth.clone(), device_id),
+            push_log: PushLog::new(store.clone(), auth.clone()),
+            auth,
             publish: Publisher::new(store.clone(), caches.clone(), narinfos, Arc::clone(&metrics)),
             status: Status::new(store, box_name, device_id, caches.clone(), Arc::clone(&metrics)),
             caches,

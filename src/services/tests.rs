@@ -19,8 +19,8 @@ use crate::formats::nar::NarWriter;
 use crate::formats::signature::SecretKey;
 use crate::formats::{CacheName, PathInfo, Sha256Hash, StorePath, base32};
 use crate::services::{
-    Begun, CacheRequest, Caller, PublishError, Services, ServicesOptions, TokenRequest, Upload,
-    upkeep,
+    AdmissionOptions, Begun, CacheRequest, Caller, PublishError, Services, ServicesOptions,
+    TokenRequest, Upload, upkeep,
 };
 use crate::store::{Cache, CacheId, NewCache, SigningMode, Store, StoreOptions};
 use crate::wire::DeviceId;
@@ -151,13 +151,22 @@ impl TestServices {
             box_name: "office".parse().unwrap(),
             key_host: "office.local".to_owned(),
             device_id: BOX,
+            admission: AdmissionOptions {
+                requests_per_second: 1_000_000,
+                http_connections: 64,
+                connections_per_address: 64,
+            },
         };
         let services = Services::start(store.clone(), options).await.unwrap();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(upkeep::run(services.clone(), stop.clone()));
-        let personal =
-            TokenRequest { label: "owner".to_owned(), expires_in_seconds: None, grants: None };
+        let personal = TokenRequest {
+            label: "owner".to_owned(),
+            expires_in_seconds: None,
+            grants: None,
+            device: None,
+        };
         let (_, text) = services.tokens.create(personal).await.unwrap();
         let owner_token = text.to_secret_text();
         let owner = services.auth.check(&owner_token).await.unwrap();
@@ -261,5 +270,6 @@ pub(crate) fn per_cache(name: &str, right: crate::store::Right) -> TokenRequest 
         label: String::new(),
         expires_in_seconds: None,
         grants: Some(vec![(name.parse().unwrap(), right)]),
+        device: None,
     }
 }

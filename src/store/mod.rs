@@ -43,9 +43,10 @@ pub use check::{CheckProgress, CheckReport};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
 pub use index::caches::{Cache, CacheId, NewCache, SigningMode};
+pub use index::log::{LogEntry, LogPlace};
 pub use index::nars::{NarFile, NarId};
 pub use index::paths::{NewPath, PathRecord, Pusher};
-pub use index::tokens::{NewToken, Right, Token, TokenId};
+pub use index::tokens::{KnownToken, NewToken, Right, Token, TokenId};
 pub use ingest::{Added, FinishedNar, Ingest};
 pub use options::StoreOptions;
 pub use rebuild::rebuild_index;
@@ -53,7 +54,7 @@ pub use stats::StoreStats;
 
 use assemble::Form;
 use index::sight::Sight;
-use index::{caches, nars, paths, tokens, uploads};
+use index::{caches, log, nars, paths, tokens, uploads};
 use shared::Inner;
 
 /// Seconds since 1970.
@@ -145,18 +146,22 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Index`] or [`StoreError::BadRow`].
-    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        self.0.readers.run(tokens::all).await
+    pub async fn tokens(&self) -> Result<Vec<KnownToken>, StoreError> {
+        self.tokens_after(TokenId::NOBODY, u32::MAX).await
     }
 
-    /// The token whose secret has that SHA-256; also when it is revoked or expired, which is for
-    /// the caller to see.
+    /// At most `limit` tokens with a higher number than `after`, oldest first; revoked and
+    /// expired ones too.
     ///
     /// # Errors
     ///
     /// [`StoreError::Index`] or [`StoreError::BadRow`].
-    pub async fn find_token(&self, secret_hash: [u8; 32]) -> Result<Option<Token>, StoreError> {
-        self.0.readers.run(move |connection| tokens::find(connection, secret_hash)).await
+    pub async fn tokens_after(
+        &self,
+        after: TokenId,
+        limit: u32,
+    ) -> Result<Vec<KnownToken>, StoreError> {
+        self.0.readers.run(move |connection| tokens::page(connection, after, limit)).await
     }
 
     /// Revokes a token; a second time changes nothing. False if there is none.
@@ -202,6 +207,36 @@ impl Store {
         hash: StorePathHash,
     ) -> Result<Option<PathRecord>, StoreError> {
         self.0.readers.run(move |connection| paths::get(connection, cache, hash)).await
+    }
+
+    /// Who pushed what to a cache since then, oldest first: at most `limit` of its paths, from
+    /// behind `after` on. Of a path that came again it is who brought what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`] or [`StoreError::BadRow`].
+    pub async fn log(
+        &self,
+        cache: CacheId,
+        since: UnixSeconds,
+        after: Option<LogPlace>,
+        limit: u32,
+    ) -> Result<Vec<LogEntry>, StoreError> {
+        let read = move |connection: &_| log::page(connection, cache, since, after, limit);
+        self.0.readers.run(read).await
+    }
+
+    /// Who pushed a path of a cache.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`] or [`StoreError::BadRow`].
+    pub async fn log_of(
+        &self,
+        cache: CacheId,
+        path: StorePathHash,
+    ) -> Result<Option<LogEntry>, StoreError> {
+        self.0.readers.run(move |connection| log::of_path(connection, cache, path)).await
     }
 
     /// False only if the path is certainly not visible in any cache; from memory, no I/O. About

@@ -83,19 +83,17 @@ fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<(), StoreError> {
     if let Some(uuid) = meta::store_uuid(&old)? {
         meta::set_store_uuid(tx, uuid)?;
     }
-    for (table, columns) in [
-        ("caches", 9),
-        ("cache_keys", 3),
-        ("cache_public_keys", 3),
-        ("tokens", 8),
-        ("token_grants", 3),
-    ] {
-        let places = vec!["?"; columns].join(", ");
-        let mut insert = tx.prepare(&format!("INSERT INTO {table} VALUES ({places})"))?;
+    for table in ["caches", "cache_keys", "cache_public_keys", "tokens", "token_grants"] {
         let mut select = old.prepare(&format!("SELECT * FROM {table}"))?;
+        // An index of before an update lacks columns.
+        let columns = select.column_names().join(", ");
+        let count = select.column_count();
+        let places = vec!["?"; count].join(", ");
+        let sql = format!("INSERT INTO {table} ({columns}) VALUES ({places})");
+        let mut insert = tx.prepare(&sql)?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
-            let values = (0..columns)
+            let values = (0..count)
                 .map(|column| row.get::<_, rusqlite::types::Value>(column))
                 .collect::<Result<Vec<_>, _>>()?;
             insert.execute(rusqlite::params_from_iter(values))?;

@@ -1,5 +1,6 @@
 //! Bytes on the network: decode, call a service, encode.
 
 pub mod http;
+mod origin;
 pub mod quic;
 pub mod discovery;

@@ -85,6 +85,12 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Bytes that are held: at most one message and one piece.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Whether the stream could end here: no message is half there.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {

@@ -412,3 +412,33 @@ async fn another_nar_under_a_visible_name_is_told_that_the_first_was_kept() {
     let narinfo = String::from_utf8(narinfo.unwrap()).unwrap();
     assert!(narinfo.contains(&first.info.nar_hash.to_string()), "{narinfo}");
 }
+
+#[tokio::test]
+async fn messages_that_stay_half_there_take_a_bounded_share_and_nobody_elses() {
+    const HALF_BYTES: usize = 1_000_000;
+    let larder = TestBox::start();
+    let before_kib = larder.rss_anon_kib();
+    let (rude, _control) = greeted(&larder).await;
+    let half = with_length(1 << 20, &vec![2; HALF_BYTES]);
+    let mut streams = Vec::new();
+    for _ in 0..80 {
+        let mut stream = rude.open().await;
+        stream.say_bytes(&half).await;
+        streams.push(stream);
+    }
+
+    // The last that were said found no room.
+    let refusal = streams.pop().unwrap().refusal().await;
+
+    assert_eq!(refusal.code, RefusalCode::Busy, "{refusal}");
+    let grown_kib = larder.rss_anon_kib() - before_kib;
+    println!("80 half messages of 1 MB: the box grew by {} MiB", grown_kib >> 10);
+    assert!(grown_kib < 120 << 10, "{grown_kib} KiB");
+    let (polite, _control) = greeted(&larder).await;
+    let path = TinyPath::new(b"in between");
+    let mut push = polite.open().await;
+    push.say(&path.offer()).await;
+    let done = push.hear().await;
+    let is_stored = matches!(done, Heard::Message(BoxMessage::Done(PushOutcome::Stored)));
+    assert!(is_stored, "{done:?}");
+}

@@ -14,6 +14,8 @@ mod nix_store;
 mod quic_client;
 mod readme;
 mod resume;
+mod secrets;
 mod serve;
 mod simulation;
 mod visibility;
+mod tokens;

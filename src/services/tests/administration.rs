@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::services::{AuthError, CreateTokenError};
-use crate::store::Right;
+use crate::store::{Right, TokenId};
 use crate::wire::{Refusal, RefusalCode, TokenText};
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn a_revoked_token_is_refused_at_once() {
     let error = test.services.auth.check(&text).await.unwrap_err();
     assert!(matches!(error, AuthError::Revoked), "{error}");
     assert_eq!(Refusal::from(error).code, RefusalCode::Unauthorised);
-    assert!(!tokens.revoke(crate::store::TokenId(999)).await.unwrap());
+    assert!(!tokens.revoke(TokenId(999)).await.unwrap());
     test.stop().await;
 }
 
@@ -40,7 +40,7 @@ async fn the_last_use_is_written_down_before_the_box_stops() {
     test.stop.cancel();
     while test.upkeep.join_next().await.is_some() {}
 
-    let tokens = test.services.tokens.list().await.unwrap();
+    let tokens = test.services.tokens.list(TokenId(0), 100).await.unwrap();
 
     assert!(tokens[0].last_used_at.is_some(), "{tokens:?}");
     test.stop().await;
@@ -59,7 +59,7 @@ async fn a_token_is_for_caches_that_there_are() {
     assert!(matches!(create(none).await, CreateTokenError::Grants));
     let label = TokenRequest { label: "a\nb".to_owned(), ..per_cache("main", Right::Read) };
     assert!(matches!(create(label).await, CreateTokenError::Label));
-    assert_eq!(test.services.tokens.list().await.unwrap().len(), 1);
+    assert_eq!(test.services.tokens.list(TokenId(0), 100).await.unwrap().len(), 1);
     test.stop().await;
 }
 

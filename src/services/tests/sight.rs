@@ -34,7 +34,8 @@ async fn the_store_tells_of_what_the_rights_allow() {
         grants.push(Some(given.collect()));
     }
     for grants in grants {
-        let request = TokenRequest { label: String::new(), expires_in_seconds: None, grants };
+        let request =
+            TokenRequest { label: String::new(), expires_in_seconds: None, grants, device: None };
         let (_, text) = test.services.tokens.create(request).await.unwrap();
         let caller = test.services.auth.check(&text.to_secret_text()).await.unwrap();
         let in_sight = caller.caches_in_sight(&caches);

@@ -39,6 +39,8 @@ pub struct NewToken {
     pub expires_at: Option<UnixSeconds>,
     /// The caches it is for; `None`: a personal token, which may do everything.
     pub grants: Option<Vec<(CacheId, Right)>>,
+    /// The only device that may use it, by its ID; `None`: any.
+    pub device_id: Option<[u8; 20]>,
 }
 
 /// A token as it is.
@@ -58,9 +60,21 @@ pub struct Token {
     pub revoked_at: Option<UnixSeconds>,
     /// The caches it is for; `None`: a personal token.
     pub grants: Option<Vec<(CacheId, Right)>>,
+    /// The only device that may use it, by its ID; `None`: any.
+    pub device_id: Option<[u8; 20]>,
 }
 
-const COLUMNS: &str = "id, label, is_personal, created_at, expires_at, last_used_at, revoked_at";
+/// A token with what it is known by.
+#[derive(Clone, Debug)]
+pub struct KnownToken {
+    /// SHA-256 of its secret.
+    pub secret_hash: [u8; 32],
+    /// What it is good for.
+    pub token: Token,
+}
+
+const COLUMNS: &str =
+    "id, label, is_personal, created_at, expires_at, last_used_at, revoked_at, device_id";
 
 /// Writes a new token.
 pub(in crate::store) fn insert(
@@ -69,8 +83,9 @@ pub(in crate::store) fn insert(
 ) -> Result<Token, StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO tokens (secret_hash, label, is_personal, created_at, expires_at)
-             VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO tokens
+                 (secret_hash, label, is_personal, created_at, expires_at, device_id)
+             VALUES (?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             new.secret_hash,
@@ -78,6 +93,7 @@ pub(in crate::store) fn insert(
             new.grants.is_none(),
             new.created_at,
             new.expires_at,
+            new.device_id,
         ])?;
     let id = connection.last_insert_rowid();
     for (cache, right) in new.grants.iter().flatten() {
@@ -88,27 +104,21 @@ pub(in crate::store) fn insert(
     by_id(connection, TokenId(id))?.ok_or(StoreError::BadRow("token"))
 }
 
-/// All tokens, oldest first, revoked and expired ones too.
-pub(in crate::store) fn all(connection: &Connection) -> Result<Vec<Token>, StoreError> {
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens ORDER BY id"))?;
-    let mut rows = statement.query([])?;
+/// Tokens behind that one, oldest first, at most `limit`; revoked and expired ones too.
+pub(in crate::store) fn page(
+    connection: &Connection,
+    after: TokenId,
+    limit: u32,
+) -> Result<Vec<KnownToken>, StoreError> {
+    let sql = format!("SELECT {COLUMNS}, secret_hash FROM tokens WHERE id > ? ORDER BY id LIMIT ?");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![after.0, limit])?;
     let mut tokens = Vec::new();
     while let Some(row) = rows.next()? {
-        tokens.push(from_row(connection, row)?);
+        let token = from_row(connection, row)?;
+        tokens.push(KnownToken { secret_hash: row.get(8)?, token });
     }
     Ok(tokens)
-}
-
-/// The token whose secret has that SHA-256; also when it is revoked or expired.
-pub(in crate::store) fn find(
-    connection: &Connection,
-    secret_hash: [u8; 32],
-) -> Result<Option<Token>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM tokens WHERE secret_hash = ?");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query([secret_hash])?;
-    rows.next()?.map(|row| from_row(connection, row)).transpose()
 }
 
 /// Revokes a token; a second time changes nothing. False if there is none.
@@ -155,6 +165,7 @@ fn from_row(connection: &Connection, row: &Row<'_>) -> Result<Token, StoreError>
         last_used_at: row.get(5)?,
         revoked_at: row.get(6)?,
         grants: if is_personal { None } else { Some(grants(connection, id)?) },
+        device_id: row.get(7)?,
     })
 }
 

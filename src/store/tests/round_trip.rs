@@ -205,6 +205,7 @@ async fn an_index_that_is_rebuilt_has_everything_with_keys_and_tokens() {
         created_at: NOW,
         expires_at: None,
         grants,
+        device_id: Some([4; 20]),
     };
     let token = test.store.create_token(token).await.unwrap();
     let (base, top) = (TestNar::random(8, 900_000), TestNar::of(b"top"));
@@ -235,8 +236,9 @@ async fn an_index_that_is_rebuilt_has_everything_with_keys_and_tokens() {
     let caches = test.store.caches().await.unwrap();
     let office_again = caches.iter().find(|cache| cache.uuid == office.uuid).unwrap();
     assert_eq!(office_again.keys[0].to_secret_text(), key.to_secret_text());
-    let found = test.store.find_token([9; 32]).await.unwrap().unwrap();
-    assert_eq!((found.id, found.grants), (token.id, token.grants));
+    let found = test.store.tokens().await.unwrap().remove(0);
+    assert_eq!((found.token.id, found.token.grants), (token.id, token.grants));
+    assert_eq!((found.secret_hash, found.token.device_id), ([9; 32], Some([4; 20])));
 }
 
 #[tokio::test]

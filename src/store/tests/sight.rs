@@ -28,6 +28,7 @@ impl Private {
             created_at: NOW,
             expires_at: None,
             grants: grants.map(<[_]>::to_vec),
+            device_id: None,
         };
         self.test.store.create_token(new).await.unwrap().id
     }

@@ -23,12 +23,13 @@ use tower::Service;
 use tracing::{debug, error, warn};
 
 use crate::formats::limits::{
-    HTTP_CONNECTIONS_MAX, HTTP_HEADER_BYTES_MAX, HTTP_IDLE_MAX, HTTP_SEND_BUFFER_BYTES,
-    HTTP_STALL_MAX,
+    HTTP_HEADER_BYTES_MAX, HTTP_IDLE_MAX, HTTP_SEND_BUFFER_BYTES, HTTP_STALL_MAX,
 };
-use crate::services::{Metrics, Services};
+use crate::services::admission::Guest;
+use crate::services::{Admission, Metrics, Services};
 use crate::transports::http::router::{self, Peer};
 use crate::transports::http::stall::StallGuard;
+use crate::transports::origin::counted_origin;
 
 /// Pause after the system refused to accept, so that it has time to recover.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -37,8 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// request under way finish, and returns. Who calls bounds that wait: dropping the future cuts
 /// what is left.
 ///
-/// At most [`HTTP_CONNECTIONS_MAX`] connections are open at a time; more wait in the system's
-/// queue.
+/// Of the connections that [`Admission`] grants, more wait in the system's queue; an address that
+/// has its share finds further ones closed at once.
 ///
 /// # Errors
 ///
@@ -48,7 +49,8 @@ pub async fn serve(
     services: Services,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    let admission = services.admission.clone();
+    let room = Arc::new(Semaphore::new(admission.http_connections()));
     let metrics = Arc::clone(&services.metrics);
     let router = router::router(services);
     let mut connections = JoinSet::new();
@@ -70,10 +72,15 @@ pub async fn serve(
                 continue;
             }
         };
-        let open = Open::new(&metrics, permit);
-        let (router, stop) = (router.clone(), stop.clone());
+        let guest = counted_origin(peer).map(|from| admission.http_connection(from));
+        if matches!(guest, Some(None)) {
+            debug!(client.address = %peer, "An address has enough connections");
+            continue;
+        }
+        let open = Open::new(&metrics, permit, guest.flatten());
+        let (router, stop, admission) = (router.clone(), stop.clone(), admission.clone());
         connections.spawn(async move {
-            serve_connection(stream, peer, router, stop).await;
+            serve_connection(stream, peer, router, admission, stop).await;
             drop(open);
         });
     }
@@ -96,12 +103,13 @@ async fn accept(
 struct Open {
     metrics: Arc<Metrics>,
     _permit: OwnedSemaphorePermit,
+    _guest: Option<Guest>,
 }
 
 impl Open {
-    fn new(metrics: &Arc<Metrics>, permit: OwnedSemaphorePermit) -> Self {
+    fn new(metrics: &Arc<Metrics>, permit: OwnedSemaphorePermit, guest: Option<Guest>) -> Self {
         metrics.connections.inc();
-        Self { metrics: Arc::clone(metrics), _permit: permit }
+        Self { metrics: Arc::clone(metrics), _permit: permit, _guest: guest }
     }
 }
 
@@ -116,6 +124,7 @@ async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
+    admission: Admission,
     stop: CancellationToken,
 ) {
     // Or small answers would wait for the client's delayed acknowledgements.
@@ -123,7 +132,8 @@ async fn serve_connection(
         debug!(%error, "A connection is gone already");
         return;
     }
-    let answer = service_fn(move |request| answer(router.clone(), peer, request));
+    let answer =
+        service_fn(move |request| answer(router.clone(), admission.clone(), peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // The wait for a next request counts as waiting for its head.
@@ -146,9 +156,13 @@ async fn serve_connection(
 
 async fn answer(
     mut router: Router,
+    admission: Admission,
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
 ) -> Result<Response, Infallible> {
+    if let Some(from) = counted_origin(peer) {
+        admission.request(from).await;
+    }
     let mut request: Request = request.map(Body::new);
     if router::asks_for_peer(request.uri().path()) {
         request.extensions_mut().insert(Peer(peer));

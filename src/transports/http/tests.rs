@@ -1,6 +1,7 @@
 //! The whole router over a real store, and connections over real sockets.
 
 mod connections;
+mod paging;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};

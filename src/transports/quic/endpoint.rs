@@ -5,12 +5,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use crate::formats::limits::{CONNECTIONS_MAX, HANDSHAKE_MAX, QUIC_DRAIN_MAX};
+use crate::services::admission::Guest;
+use crate::transports::origin::counted_origin;
 use crate::transports::quic::identity::{Identity, IdentityError};
 use crate::transports::quic::session::{QuicParts, Shared, serve_connection};
 use crate::transports::quic::transport;
@@ -74,9 +77,9 @@ impl QuicServer {
                 }
             };
             let Some(incoming) = incoming else { break };
-            if let Some(incoming) = admitted(incoming, connections.len()) {
+            if let Some(admitted) = admitted(incoming, connections.len(), &self.shared) {
                 let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
-                connections.spawn(greet_and_serve(incoming, shared, stop));
+                connections.spawn(greet_and_serve(admitted, shared, stop));
             }
         }
         self.endpoint.set_server_config(None);
@@ -94,29 +97,50 @@ impl QuicServer {
     }
 }
 
-/// Refuses beyond [`CONNECTIONS_MAX`], and from half of it on asks for proof of the address, so
-/// that nobody fills the box with other people's addresses (RFC 9000, section 8.1).
-fn admitted(incoming: Incoming, connections: usize) -> Option<Incoming> {
+/// A first packet that a handshake may follow.
+struct Admitted {
+    incoming: Incoming,
+    /// One of the connections that its address may have, if those are counted.
+    guest: Option<Guest>,
+    /// One of the handshakes whose address may be somebody else's.
+    unproven: Option<OwnedSemaphorePermit>,
+}
+
+/// Refuses beyond [`CONNECTIONS_MAX`] and beyond an address's share. From half of it on, or with
+/// many handshakes under way, it asks for proof of the address, so that nobody fills the box with
+/// other people's (RFC 9000, section 8.1).
+fn admitted(incoming: Incoming, connections: usize, shared: &Shared) -> Option<Admitted> {
     if connections >= CONNECTIONS_MAX {
         incoming.refuse();
         return None;
     }
-    if connections >= CONNECTIONS_MAX / 2 && incoming.may_retry() {
-        return match incoming.retry() {
-            Ok(()) => None,
-            Err(already_proven) => Some(already_proven.into_incoming()),
-        };
+    let unproven = Arc::clone(&shared.unproven_handshakes).try_acquire_owned().ok();
+    let is_busy = connections >= CONNECTIONS_MAX / 2 || unproven.is_none();
+    let incoming = if is_busy && incoming.may_retry() {
+        incoming.retry().err()?.into_incoming()
+    } else {
+        incoming
+    };
+    let counted = counted_origin(incoming.remote_address());
+    let guest = counted.map(|from| shared.parts.admission.quic_connection(from));
+    if matches!(guest, Some(None)) {
+        debug!(address = %incoming.remote_address(), "An address has enough connections");
+        incoming.refuse();
+        return None;
     }
-    Some(incoming)
+    Some(Admitted { incoming, guest: guest.flatten(), unproven })
 }
 
-async fn greet_and_serve(incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken) {
+async fn greet_and_serve(admitted: Admitted, shared: Arc<Shared>, stop: CancellationToken) {
+    let Admitted { incoming, guest: _guest, unproven } = admitted;
     let address = incoming.remote_address();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return debug!(%address, %error, "No connection came of a first packet"),
     };
-    match timeout(HANDSHAKE_MAX, connecting).await {
+    let shaken = timeout(HANDSHAKE_MAX, connecting).await;
+    drop(unproven);
+    match shaken {
         Ok(Ok(connection)) => serve_connection(connection, shared, stop).await,
         Ok(Err(error)) => debug!(%address, %error, "A handshake failed"),
         Err(_elapsed) => debug!(%address, "A handshake took too long"),

@@ -7,6 +7,7 @@ mod connect;
 mod endpoint;
 pub mod identity;
 mod receive;
+mod room;
 mod send;
 mod session;
 mod stream;

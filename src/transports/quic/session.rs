@@ -8,22 +8,27 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
-use crate::formats::limits::{HANDSHAKE_MAX, QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX};
-use crate::services::{Auth, Caches, Caller, Publisher};
+use crate::formats::limits::{
+    HALF_MESSAGES_BYTES_OF_BOX_MAX, HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX, QUIC_DRAIN_MAX,
+    RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
+};
+use crate::services::{Admission, Auth, Caches, Caller, Origin, Publisher, TokenId};
+use crate::transports::origin::origin_of;
 use crate::transports::quic::receive;
+use crate::transports::quic::room::Room;
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
 use crate::wire::framing::FramingError;
 use crate::wire::hello::{CacheAccess, HELLO_BYTES_MAX, Hello, Limits, Signing, Welcome};
 use crate::wire::message::{AdminRequest, AdminResponse, BoxMessage, ClientMessage, Message};
 use crate::wire::missing;
-use crate::wire::{Refusal, RefusalCode, Violation};
+use crate::wire::{DeviceId, Refusal, RefusalCode, Violation};
 
 /// How long a last message may take to arrive before its connection is closed.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
@@ -39,6 +44,8 @@ pub struct QuicParts {
     pub box_name: String,
     /// Knows tokens.
     pub auth: Auth,
+    /// Bounds what one address can take.
+    pub admission: Admission,
     /// Knows caches.
     pub caches: Caches,
     /// Takes pushes.
@@ -52,11 +59,18 @@ pub(super) struct Shared {
     pub(super) parts: QuicParts,
     /// Bytes of frames that are kept for the store; see [`RECEIVE_BYTES_MAX`].
     pub(super) frame_bytes: Arc<Semaphore>,
+    /// Bytes of messages that are half there.
+    half_messages: Arc<Semaphore>,
+    /// Handshakes that may be under way with addresses that nobody has proven.
+    pub(super) unproven_handshakes: Arc<Semaphore>,
 }
 
 impl Shared {
     pub(super) fn new(parts: QuicParts) -> Self {
-        Self { parts, frame_bytes: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)) }
+        let frame_bytes = Arc::new(Semaphore::new(RECEIVE_BYTES_MAX));
+        let unproven_handshakes = Arc::new(Semaphore::new(HANDSHAKES_UNPROVEN_MAX));
+        let half_messages = Arc::new(Semaphore::new(HALF_MESSAGES_BYTES_OF_BOX_MAX));
+        Self { parts, frame_bytes, half_messages, unproven_handshakes }
     }
 }
 
@@ -79,6 +93,10 @@ impl From<StreamError> for Unanswered {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Framing(error) => Self::Refused(error.into()),
+            StreamError::NoRoom => {
+                let sentence = "too many messages are half-way to the box; try again later";
+                Self::Refused(Refusal::new(RefusalCode::Busy, sentence))
+            }
             lost => Self::Lost(lost),
         }
     }
@@ -111,9 +129,12 @@ pub(super) async fn serve_connection(
     let address = connection.remote_address();
     let span = info_span!("quic", client.address = %address);
     let session = async {
-        match timeout(HANDSHAKE_MAX, greeting(&connection, &shared)).await {
-            Ok(Some((hello, _control))) => {
-                let session = Arc::new(Session { shared, hello });
+        let from = origin_of(address);
+        match timeout(HANDSHAKE_MAX, greeting(&connection, &shared, from)).await {
+            Ok(Some((hello, caller, _control))) => {
+                let (token, end) = (caller.token.id, watch::Sender::new(None));
+                let room = Room::new(Arc::clone(&shared.half_messages));
+                let session = Arc::new(Session { shared, hello, from, token, room, end });
                 let reason = serve_requests(&connection, &session, &stop).await;
                 connection.close(reason.code(), b"");
             }
@@ -128,15 +149,16 @@ pub(super) async fn serve_connection(
 async fn greeting(
     connection: &Connection,
     shared: &Shared,
-) -> Option<(Hello, (MessageReader, MessageWriter))> {
+    from: Origin,
+) -> Option<(Hello, Caller, (MessageReader, MessageWriter))> {
     let (send, recv) = connection.accept_bi().await.ok()?;
     let mut reader = MessageReader::new(recv, HELLO_BYTES_MAX);
     let mut writer = MessageWriter::new(send);
-    let welcomed = AssertUnwindSafe(welcome(shared, &mut reader, &mut writer));
+    let welcomed = AssertUnwindSafe(welcome(shared, from, &mut reader, &mut writer));
     match unwound(welcomed.catch_unwind().await) {
-        Ok(hello) => {
-            debug!(client.agent = hello.agent, "Greeted a client");
-            Some((hello, (reader, writer)))
+        Ok((hello, caller)) => {
+            debug!(client.agent = hello.agent, token.id = caller.token.id.0, "Greeted a client");
+            Some((hello, caller, (reader, writer)))
         }
         Err(unanswered) => {
             refuse(&mut writer, unanswered).await;
@@ -148,9 +170,10 @@ async fn greeting(
 
 async fn welcome(
     shared: &Shared,
+    from: Origin,
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
-) -> Result<Hello, Unanswered> {
+) -> Result<(Hello, Caller), Unanswered> {
     let hello = match reader.next().await? {
         Some(ClientMessage::Hello(hello)) => hello,
         Some(other) => {
@@ -160,7 +183,7 @@ async fn welcome(
         None => return Err(StreamError::Cut.into()),
     };
     let protocol = hello.choose_protocol()?;
-    let caller = shared.parts.auth.check(hello.token.as_str()).await.map_err(Refusal::from)?;
+    let caller = check(&shared.parts.auth, from, &hello).await?;
     let welcome = Welcome {
         protocol,
         box_name: shared.parts.box_name.clone(),
@@ -169,7 +192,12 @@ async fn welcome(
         limits: Limits::ours(),
     };
     writer.send(&BoxMessage::Welcome(welcome)).await?;
-    Ok(hello)
+    Ok((hello, caller))
+}
+
+async fn check(auth: &Auth, from: Origin, hello: &Hello) -> Result<Caller, Refusal> {
+    let device = DeviceId::of_public_key(&hello.device_key);
+    Ok(auth.check_from(from, Some(device), hello.token.as_str()).await?)
 }
 
 fn accesses(caches: &Caches, caller: &Caller) -> Vec<CacheAccess> {
@@ -195,6 +223,28 @@ pub(super) struct Session {
     /// What it said of itself. The token in it is checked again for each request, so that a
     /// revoked one is refused from the next request on.
     pub(super) hello: Hello,
+    from: Origin,
+    token: TokenId,
+    room: Room,
+    /// Why the token is no good any more, once it is not: what is under way is broken off then.
+    end: watch::Sender<Option<Refusal>>,
+}
+
+impl Session {
+    async fn revoked(&self) -> Refusal {
+        let mut end = self.end.subscribe();
+        // The sender is in the session: it does not go.
+        let why = end.wait_for(Option::is_some).await;
+        let why = why.ok().and_then(|why| Option::clone(&why));
+        why.unwrap_or_else(|| Refusal::new(RefusalCode::Unauthorised, "the token has ended"))
+    }
+}
+
+/// Why a connection takes no more requests.
+enum End {
+    Gone,
+    Stopped,
+    Revoked(Refusal),
 }
 
 async fn serve_requests(
@@ -203,24 +253,37 @@ async fn serve_requests(
     stop: &CancellationToken,
 ) -> CloseReason {
     let mut requests = JoinSet::new();
-    let stopped = loop {
+    let mut revoked = std::pin::pin!(session.shared.parts.auth.revoked(session.token));
+    let end = loop {
         tokio::select! {
-            () = stop.cancelled() => break true,
+            () = stop.cancelled() => break End::Stopped,
+            why = &mut revoked => break End::Revoked(why.into()),
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
                     let request = serve_request(Arc::clone(session), send, recv);
                     requests.spawn(request.in_current_span());
                 }
-                Err(_gone) => break false,
+                Err(_gone) => break End::Gone,
             },
             Some(_ended) = requests.join_next() => {}
         }
     };
-    if !stopped {
-        requests.shutdown().await;
-        return CloseReason::Done;
-    }
     let drained = async { while requests.join_next().await.is_some() {} };
+    match end {
+        End::Gone => {
+            drop(drained);
+            requests.shutdown().await;
+            return CloseReason::Done;
+        }
+        End::Revoked(why) => {
+            debug!("A token ended; what its client had under way is broken off: {why}");
+            session.end.send_replace(Some(why));
+            let _told_or_late = timeout(FAREWELL_MAX, drained).await;
+            requests.shutdown().await;
+            return CloseReason::Refused;
+        }
+        End::Stopped => {}
+    }
     tokio::select! {
         _done_or_late = timeout(QUIC_DRAIN_MAX, drained) => {}
         () = refuse_new(connection) => {}
@@ -240,13 +303,17 @@ async fn refuse_new(connection: &Connection) {
 
 /// Answers one request. Whatever happens inside, the stream gets an answer, if only `internal`.
 async fn serve_request(session: Arc<Session>, send: SendStream, recv: RecvStream) {
-    let mut reader = MessageReader::unlimited(recv);
+    let mut reader = MessageReader::unlimited(recv).within(session.room.share());
     let mut writer = MessageWriter::new(send);
     let answered = AssertUnwindSafe(answer(&session, &mut reader, &mut writer));
     if let Err(unanswered) = unwound(answered.catch_unwind().await) {
         refuse(&mut writer, unanswered).await;
     }
     writer.finish();
+    if session.end.borrow().is_some() {
+        // The connection is closed next, and would take along what has not arrived.
+        let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
+    }
 }
 
 /// Turns a panic, whose message went to standard error already, into a refusal.
@@ -276,12 +343,16 @@ async fn answer(
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
 ) -> Result<(), Unanswered> {
-    let first = timeout(STREAM_IDLE_MAX, reader.next())
-        .await
+    let first = timeout(STREAM_IDLE_MAX, reader.next());
+    let first = tokio::select! {
+        first = first => first,
+        why = session.revoked() => return Err(why.into()),
+    };
+    let first = first
         .map_err(|_elapsed| Refusal::new(RefusalCode::TimedOut, "no request came on the stream"))?;
     let Some(first) = first? else { return Err(StreamError::Cut.into()) };
     let parts = &session.shared.parts;
-    let caller = parts.auth.check(session.hello.token.as_str()).await.map_err(Refusal::from)?;
+    let caller = check(&parts.auth, session.from, &session.hello).await?;
     let reply = match first {
         ClientMessage::Missing { cache, hashes } => {
             missing::check_question(&hashes)?;
@@ -294,7 +365,11 @@ async fn answer(
             BoxMessage::Admin(administer(parts, request, caller).await?)
         }
         push @ ClientMessage::Offer { .. } => {
-            return receive::push(session, &caller, push, reader, writer).await;
+            // The other requests are short, and one may be what revokes its own token.
+            return tokio::select! {
+                pushed = receive::push(session, &caller, push, reader, writer) => pushed,
+                why = session.revoked() => Err(why.into()),
+            };
         }
         other => {
             let place = "at the start of a request";

@@ -4,6 +4,7 @@ use bytes::{Buf, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 use crate::formats::limits::MESSAGE_BYTES_MAX;
+use crate::transports::quic::room::Share;
 use crate::wire::framing::{self, Decoder, FramingError};
 use crate::wire::message::Message;
 
@@ -22,6 +23,9 @@ pub enum StreamError {
     /// The stream or its connection broke.
     #[error("cannot read from the stream")]
     Read(#[from] ReadError),
+    /// Too much of other messages is half there.
+    #[error("there is no room for the message")]
+    NoRoom,
     /// The other side does not read any more, or the connection broke.
     #[error("cannot write to the stream")]
     Write(#[from] WriteError),
@@ -32,12 +36,25 @@ pub enum StreamError {
 pub(super) struct MessageReader {
     stream: RecvStream,
     decoder: Decoder,
+    share: Option<Share>,
 }
 
 impl MessageReader {
     /// A reader that takes messages of at most `max_bytes`.
     pub(super) fn new(stream: RecvStream, max_bytes: usize) -> Self {
-        Self { stream, decoder: Decoder::new(max_bytes) }
+        Self { stream, decoder: Decoder::new(max_bytes), share: None }
+    }
+
+    /// The same reader, if what it holds of a message takes room.
+    pub(super) fn within(self, share: Share) -> Self {
+        Self { share: Some(share), ..self }
+    }
+
+    /// Takes room for what is held, and gives back what is not needed.
+    fn hold(&mut self) -> Result<(), StreamError> {
+        let bytes = self.decoder.held_bytes();
+        let is_held = self.share.as_mut().is_none_or(|share| share.hold(bytes));
+        if is_held { Ok(()) } else { Err(StreamError::NoRoom) }
     }
 
     /// A reader of messages as long as any may be.
@@ -49,8 +66,10 @@ impl MessageReader {
     pub(super) async fn next<M: Message>(&mut self) -> Result<Option<M>, StreamError> {
         loop {
             if let Some(message) = self.decoder.next_message()? {
+                self.hold()?;
                 return Ok(Some(message));
             }
+            self.hold()?;
             match self.stream.read_chunk(PIECE_BYTES, true).await? {
                 Some(piece) => self.decoder.feed(&piece.bytes),
                 None if self.decoder.is_between_messages() => return Ok(None),

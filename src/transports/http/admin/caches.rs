@@ -109,7 +109,7 @@ pub(super) fn parse_name(name: &str) -> Result<CacheName, Problem> {
     name.parse().map_err(problem)
 }
 
-fn no_such_cache(name: &str) -> Problem {
+pub(super) fn no_such_cache(name: &str) -> Problem {
     let detail = format!(
         "there is no cache called '{name}'; `larder cache list` shows those that there are"
     );

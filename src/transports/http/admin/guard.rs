@@ -7,9 +7,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 
-use crate::services::{AuthError, Caller};
+use crate::services::Caller;
 use crate::transports::http::admin::problem::Problem;
 use crate::transports::http::router::{Peer, SharedServices};
+use crate::transports::origin::origin_of;
 
 /// Finds out who asks over HTTP. A personal token over plain HTTP is for this machine alone: on
 /// the network everybody could read it.
@@ -18,26 +19,23 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let is_near = request
-        .extensions()
-        .get::<Peer>()
-        .is_some_and(|Peer(address)| address.ip().to_canonical().is_loopback());
-    if !is_near {
+    let peer = request.extensions().get::<Peer>().copied();
+    let is_near = |Peer(address): &Peer| address.ip().to_canonical().is_loopback();
+    let Some(Peer(peer)) = peer.filter(is_near) else {
         let sentence = "over HTTP the administration answers only on the box itself, where \
                         nobody can listen; from elsewhere use the larder command, which comes by QUIC";
         return Problem::new(StatusCode::FORBIDDEN, sentence).into();
-    }
+    };
     let Some(token) = token(request.headers()) else {
         let sentence = "a personal token is needed, as 'Authorization: Bearer TOKEN'; on the box \
                         it is in the file admin.token of the data folder";
         return Problem::new(StatusCode::UNAUTHORIZED, sentence).into();
     };
-    match services.auth.check(&token).await {
+    match services.auth.check_from(origin_of(peer), None, &token).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(AuthError::Store(error)) => Problem::from(error).into(),
         Err(error) => Problem::new(StatusCode::UNAUTHORIZED, error.to_string()).into(),
     }
 }

@@ -1,8 +1,9 @@
 //! Bodies of requests as values.
 
 use axum::body::to_bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::formats::limits::ADMIN_BODY_BYTES_MAX;
@@ -20,6 +21,22 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Input<T> {
         let body = body.map_err(|_too_long_or_gone| Problem::too_large())?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let detail = format!("the body is not what this request takes: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, detail)
+        })
+    }
+}
+
+/// What stands behind the `?` of a request.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let query = Query::try_from_uri(&parts.uri);
+        query.map(|Query(query)| Self(query)).map_err(|error| {
+            let detail = format!("what is asked for cannot be read: {}", error.body_text());
             Problem::new(StatusCode::BAD_REQUEST, detail)
         })
     }

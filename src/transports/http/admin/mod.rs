@@ -7,6 +7,7 @@ mod caches;
 mod check;
 mod guard;
 mod input;
+mod log;
 mod problem;
 mod status;
 mod tokens;
@@ -42,6 +43,7 @@ fn router() -> Router<Arc<Services>> {
     Router::new()
         .route("/caches", get(caches::list).post(caches::create))
         .route("/caches/{name}", get(caches::show))
+        .route("/caches/{name}/log", get(log::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/status", get(status::show))
@@ -95,8 +97,9 @@ async fn response_of(response: Response) -> AdminResponse {
     let body = to_bytes(response.into_body(), MESSAGE_BYTES_MAX - 1024).await;
     body.map_or_else(
         |_too_long| {
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            let sentence = "the answer is longer than a message may be";
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            let sentence = "the answer is longer than a message may be; ask for less at a time \
+                            (limit=N), or over HTTP on the box itself";
             AdminResponse {
                 status: status.as_u16(),
                 body: Problem::new(status, sentence).to_json(),

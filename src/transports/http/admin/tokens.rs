@@ -6,11 +6,15 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::formats::CacheName;
-use crate::services::{Caches, CreateTokenError, Right, Token, TokenId, TokenRequest};
+use crate::formats::limits::TOKENS_PAGE_MAX;
+use crate::services::{
+    Caches, CreateTokenError, RevokeTokenError, Right, Token, TokenId, TokenRequest,
+};
 use crate::transports::http::admin::caches::parse_name;
-use crate::transports::http::admin::input::Input;
+use crate::transports::http::admin::input::{Asked, Input};
 use crate::transports::http::admin::problem::Problem;
 use crate::transports::http::router::SharedServices;
+use crate::wire::DeviceId;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +23,7 @@ pub(super) struct NewTokenBody {
     label: String,
     expires_in_seconds: Option<u64>,
     caches: Option<Vec<NewGrantBody>>,
+    device: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,11 +57,32 @@ pub(super) struct TokenBody {
     expires_at: Option<u64>,
     last_used_at: Option<u64>,
     revoked_at: Option<u64>,
+    device: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct TokensBody {
     tokens: Vec<TokenBody>,
+    next: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TokensQuery {
+    after: i64,
+    limit: u32,
+}
+
+impl Default for TokensQuery {
+    fn default() -> Self {
+        Self { after: 0, limit: TOKENS_PAGE_MAX }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RevokeQuery {
+    last: bool,
 }
 
 /// The only place where a secret is shown.
@@ -82,6 +108,7 @@ impl TokenBody {
             expires_at: token.expires_at,
             last_used_at: token.last_used_at,
             revoked_at: token.revoked_at,
+            device: token.device_id.map(|device| DeviceId(device).to_string()),
         }
     }
 }
@@ -106,11 +133,17 @@ impl From<RightBody> for Right {
     }
 }
 
-/// `GET tokens`
-pub(super) async fn list(State(services): SharedServices) -> Result<Json<TokensBody>, Problem> {
-    let tokens = services.tokens.list().await?;
-    let tokens = tokens.into_iter().map(|token| TokenBody::new(token, &services.caches)).collect();
-    Ok(Json(TokensBody { tokens }))
+/// `GET tokens?after=ID&limit=N`
+pub(super) async fn list(
+    State(services): SharedServices,
+    Asked(TokensQuery { after, limit }): Asked<TokensQuery>,
+) -> Result<Json<TokensBody>, Problem> {
+    let limit = limit.clamp(1, TOKENS_PAGE_MAX);
+    let page = services.tokens.list(TokenId(after), limit).await?;
+    let is_full = u32::try_from(page.len()) == Ok(limit);
+    let next = page.last().map(|token| token.id.0).filter(|_last| is_full);
+    let tokens = page.into_iter().map(|token| TokenBody::new(token, &services.caches)).collect();
+    Ok(Json(TokensBody { tokens, next }))
 }
 
 /// `POST tokens`
@@ -118,23 +151,29 @@ pub(super) async fn create(
     State(services): SharedServices,
     Input(body): Input<NewTokenBody>,
 ) -> Result<(StatusCode, Json<MadeTokenBody>), Problem> {
-    let NewTokenBody { label, expires_in_seconds, caches } = body;
+    let NewTokenBody { label, expires_in_seconds, caches, device } = body;
+    let device = device.map(|text| text.parse::<DeviceId>());
+    let device = device.transpose().map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the device cannot be read: {error}"))
+    })?;
     let grant = |grant: NewGrantBody| Ok((parse_name(&grant.cache)?, grant.right.into()));
     let grants = caches.map(|caches| caches.into_iter().map(grant).collect::<Result<_, Problem>>());
-    let request = TokenRequest { label, expires_in_seconds, grants: grants.transpose()? };
+    let request = TokenRequest { label, expires_in_seconds, grants: grants.transpose()?, device };
     let (token, text) = services.tokens.create(request).await?;
     let token = TokenBody::new(token, &services.caches);
     let made = MadeTokenBody { token, secret: text.to_secret_text() };
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// `DELETE tokens/ID`
+/// `DELETE tokens/ID?last=true`
 pub(super) async fn revoke(
     State(services): SharedServices,
     Path(id): Path<String>,
+    Asked(RevokeQuery { last }): Asked<RevokeQuery>,
 ) -> Result<StatusCode, Problem> {
-    let revoked = match id.parse() {
-        Ok(number) => services.tokens.revoke(TokenId(number)).await?,
+    let revoked = match id.parse().map(TokenId) {
+        Ok(number) if last => services.tokens.revoke_even_last(number).await?,
+        Ok(number) => services.tokens.revoke(number).await?,
         Err(_no_number) => false,
     };
     if revoked {
@@ -145,6 +184,15 @@ pub(super) async fn revoke(
     Err(Problem::new(StatusCode::NOT_FOUND, detail))
 }
 
+impl From<RevokeTokenError> for Problem {
+    fn from(error: RevokeTokenError) -> Self {
+        match error {
+            RevokeTokenError::LastPersonal(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
+            RevokeTokenError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<CreateTokenError> for Problem {
     fn from(error: CreateTokenError) -> Self {
         let status = match &error {
@@ -152,6 +200,7 @@ impl From<CreateTokenError> for Problem {
                 StatusCode::BAD_REQUEST
             }
             CreateTokenError::NoSuchCache(_) => StatusCode::NOT_FOUND,
+            CreateTokenError::TooMany => StatusCode::CONFLICT,
             CreateTokenError::NoRandomness(_) | CreateTokenError::Store(_) => {
                 return Self::internal(&error);
             }
