@@ -12,7 +12,7 @@ use crate::formats::limits::{CONTENT_ADDRESS_BYTES_MAX, REFERENCES_MAX, SIGNATUR
 use crate::formats::signature::{Signature, verifies_unnamed};
 use crate::formats::{CacheName, PathInfo, StorePathHash};
 use crate::services::auth::Caller;
-use crate::services::caches::{Caches, ScopeKey};
+use crate::services::caches::Caches;
 use crate::services::clock;
 use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::narinfo_cache::NarInfoCache;
@@ -27,18 +27,17 @@ pub use upload::Upload;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// There is no such cache.
-    #[error("there is no cache called '{0}' on this box")]
+    /// There is no such cache, or it is a private one of which the token says nothing: who has no
+    /// right on it does not learn that there is one.
+    #[error("there is no cache called '{0}' on this box that the token may use")]
     NoSuchCache(CacheName),
     /// The token does not allow it.
     #[error(
-        "the token may not {wanted} the cache '{cache}'; ask the owner of the box for one that may"
+        "the token may not push to the cache '{cache}'; ask the owner of the box for one that may"
     )]
     Forbidden {
         /// The cache.
         cache: CacheName,
-        /// What was wanted, as a verb and its preposition.
-        wanted: &'static str,
     },
     /// The facts about the path cannot be.
     #[error("{0}")]
@@ -103,17 +102,14 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError::NoSuchCache`], [`PublishError::Forbidden`], or the store failed.
+    /// [`PublishError::NoSuchCache`], or the store failed.
     pub async fn missing(
         &self,
         caller: &Caller,
         cache: &CacheName,
         hashes: Vec<StorePathHash>,
     ) -> Result<Vec<StorePathHash>, PublishError> {
-        let cache = self.cache(cache)?;
-        if !caller.may_read(&cache) && !caller.may_write(&cache) {
-            return Err(PublishError::Forbidden { cache: cache.name.clone(), wanted: "ask" });
-        }
+        let cache = self.cache(caller, cache)?;
         Ok(self.0.store.missing(cache.id, hashes).await?)
     }
 
@@ -145,10 +141,9 @@ impl Publisher {
         device_key: [u8; 32],
         offer: Offer,
     ) -> Result<Begun, PublishError> {
-        let cache = self.cache(cache)?;
+        let cache = self.cache(caller, cache)?;
         if !caller.may_write(&cache) {
-            let name = cache.name.clone();
-            return Err(PublishError::Forbidden { cache: name, wanted: "push to" });
+            return Err(PublishError::Forbidden { cache: cache.name.clone() });
         }
         check_facts(&offer.info)?;
         let device_signature = check_signature(&device_key, &offer)?;
@@ -161,8 +156,12 @@ impl Publisher {
         Ok(Begun::Upload(Upload::new(Arc::clone(&self.0), cache, path)))
     }
 
-    fn cache(&self, name: &CacheName) -> Result<Arc<Cache>, PublishError> {
-        self.0.caches.get(name).ok_or_else(|| PublishError::NoSuchCache(name.clone()))
+    /// The cache, if the caller may do anything with it: a private one of others is to them as
+    /// one that there is not.
+    fn cache(&self, caller: &Caller, name: &CacheName) -> Result<Arc<Cache>, PublishError> {
+        let cache = self.0.caches.get(name);
+        let in_sight = cache.filter(|cache| caller.may_read(cache) || caller.may_write(cache));
+        in_sight.ok_or_else(|| PublishError::NoSuchCache(name.clone()))
     }
 
     /// Settles a push whose NAR need not come.
@@ -197,9 +196,7 @@ impl Publisher {
 impl Inner {
     /// Notes what became of a path: for readers, for the log, and for the metrics.
     fn settled(&self, cache: &Cache, path: &NewPath, outcome: CommitOutcome) -> PushOutcome {
-        let hash = path.info.store_path.hash();
-        self.narinfos.forget(&(ScopeKey::Cache(cache.id), hash));
-        self.narinfos.forget(&(ScopeKey::Root, hash));
+        self.narinfos.forget(path.info.store_path.hash());
         let (end, outcome) = match outcome {
             CommitOutcome::Stored => (PushEnd::Stored, PushOutcome::Stored),
             CommitOutcome::Known => (PushEnd::Known, PushOutcome::Known),

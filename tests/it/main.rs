@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod access_table;
 mod bad_input_quic;
 mod cli;
 mod fixture;
@@ -11,6 +12,7 @@ mod kill;
 mod main_job;
 mod namespaces;
 mod nix_store;
+mod private_reads;
 mod quic_client;
 mod readme;
 mod resume;

@@ -41,7 +41,7 @@ pub type AdminFunction =
 fn router() -> Router<Arc<Services>> {
     Router::new()
         .route("/caches", get(caches::list).post(caches::create))
-        .route("/caches/{name}", get(caches::show))
+        .route("/caches/{name}", get(caches::show).patch(caches::change).delete(caches::delete))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/status", get(status::show))
