@@ -4,6 +4,7 @@
 
 mod access_table;
 mod bad_input_quic;
+mod caches;
 mod cli;
 mod fixture;
 mod formats;
