@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, watch};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::formats::CacheName;
@@ -36,6 +37,9 @@ struct Inner {
     key_host: String,
     /// Replaced as a whole after every change.
     snapshot: RwLock<Arc<Snapshot>>,
+    /// Changes under way: what has begun runs to its end also when whoever asked goes away, or
+    /// memory would go on with what the store no longer has.
+    changes: TaskTracker,
     /// Held from reading a cache to changing it.
     changing: Mutex<()>,
     /// Snapshots so far.
@@ -53,6 +57,7 @@ impl Caches {
             store,
             key_host,
             snapshot: RwLock::new(Arc::new(snapshot)),
+            changes: TaskTracker::new(),
             changing: Mutex::new(()),
             versions: AtomicU64::new(1),
             public_names,
@@ -97,6 +102,10 @@ impl Caches {
     ///
     /// [`CacheError`]; nothing was made then.
     pub async fn create(&self, request: CacheRequest) -> Result<Arc<Cache>, CacheError> {
+        self.to_its_end(|caches| async move { caches.do_create(request).await }).await
+    }
+
+    async fn do_create(&self, request: CacheRequest) -> Result<Arc<Cache>, CacheError> {
         let CacheRequest { name, is_public, signing, description, priority, root } = request;
         check_description(&description)?;
         check_priority(priority)?;
@@ -140,6 +149,15 @@ impl Caches {
         name: &CacheName,
         changes: CacheChanges,
     ) -> Result<Arc<Cache>, CacheError> {
+        let name = name.clone();
+        self.to_its_end(|caches| async move { caches.do_update(&name, changes).await }).await
+    }
+
+    async fn do_update(
+        &self,
+        name: &CacheName,
+        changes: CacheChanges,
+    ) -> Result<Arc<Cache>, CacheError> {
         let _no_other = self.0.changing.lock().await;
         let cache = self.get(name).ok_or_else(|| CacheError::NoSuchCache(name.clone()))?;
         let CacheChanges { is_public, signing, description, priority, root, force } = changes;
@@ -172,12 +190,24 @@ impl Caches {
     ///
     /// [`CacheError`]; it is still there then.
     pub async fn delete(&self, name: &CacheName) -> Result<Arc<Cache>, CacheError> {
+        let name = name.clone();
+        self.to_its_end(|caches| async move { caches.do_delete(&name).await }).await
+    }
+
+    async fn do_delete(&self, name: &CacheName) -> Result<Arc<Cache>, CacheError> {
         let _no_other = self.0.changing.lock().await;
         let cache = self.get(name).ok_or_else(|| CacheError::NoSuchCache(name.clone()))?;
         self.0.store.delete_cache(cache.id).await?;
         info!(cache = %name, "Deleted the cache {name}");
         self.reload().await?;
         Ok(cache)
+    }
+
+    async fn to_its_end<F>(&self, change: impl FnOnce(Self) -> F) -> Result<Arc<Cache>, CacheError>
+    where
+        F: Future<Output = Result<Arc<Cache>, CacheError>> + Send + 'static,
+    {
+        self.0.changes.spawn(change(self.clone())).await.map_err(StoreError::from)?
     }
 
     /// What becomes of a cache's signing: mode, the key that it needs if it has none, and keys to

@@ -111,6 +111,24 @@ async fn what_a_cache_cannot_be_it_does_not_become() {
 }
 
 #[tokio::test]
+async fn a_change_that_has_begun_is_done_though_nobody_waits_for_it() {
+    let test = TestServices::new().await;
+    let (caches, main) = (&test.services.caches, TestServices::main());
+    let changes = CacheChanges { is_public: Some(false), ..CacheChanges::default() };
+    let asked = caches.update(&main, changes);
+    // Looks once, as a server does whose client goes away right after its request.
+    let gone = tokio::time::timeout(std::time::Duration::ZERO, asked).await;
+    assert!(gone.is_err(), "it takes a commit");
+    let private = async {
+        while caches.scope("main", None).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), private).await.unwrap();
+    test.stop().await;
+}
+
+#[tokio::test]
 async fn who_reads_a_cache_that_goes_may_finish() {
     let test = TestServices::new().await;
     let path = TestPath::new("a", &[], &noise(1, 900_000));
