@@ -13,6 +13,7 @@ use crate::client::host::Host;
 use crate::formats::BoxName;
 use crate::formats::CacheName;
 use crate::formats::cache_name::ParseCacheNameError;
+use crate::formats::signature::PublicKey;
 use crate::wire::DeviceId;
 
 /// A Nix binary cache for the local network.
@@ -34,7 +35,7 @@ const HELP: &str = "\
 
 On the box:
   serve       Run the box
-  cache       Create and list caches
+  cache       Create, list, change and delete caches
   token       Create, list and revoke tokens
   log         Show who pushed what
   status      Show how the box is
@@ -110,7 +111,7 @@ pub(super) enum Command {
     /// With nothing configured: data in ./larder-data, TCP and UDP port 5273 on all addresses, one
     /// public cache 'main', and a first personal token in ./larder-data/admin.token.
     Serve(ServeArgs),
-    /// Create and list caches
+    /// Create, list, change and delete caches
     #[command(subcommand)]
     Cache(CacheCommand),
     /// Create, list and revoke tokens
@@ -168,7 +169,7 @@ pub(super) struct ServeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
-    /// Create a public cache whose key the box keeps
+    /// Create a cache: public, and with a key that the box keeps, unless otherwise said
     Create(CacheCreateArgs),
     /// List the caches
     List,
@@ -178,6 +179,22 @@ pub(super) enum CacheCommand {
         #[arg(value_name = "NAME")]
         name: CacheName,
     },
+    /// Change a cache, from the next request on
+    ///
+    /// What a change means for the paths that are there: docs/caches.md.
+    Set(CacheSetArgs),
+    /// Delete a cache with all its paths
+    ///
+    /// Asks first. The room that only its paths took on the disk is given back when the store is
+    /// collected.
+    Delete {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -185,12 +202,60 @@ pub(super) struct CacheCreateArgs {
     /// Its name: lower-case letters, digits and single hyphens
     #[arg(value_name = "NAME")]
     pub(super) name: CacheName,
+    /// Let only those read it who have a token for it
+    #[arg(long)]
+    pub(super) private: bool,
+    /// Let those sign who push, with registered keys, and not the box
+    #[arg(long)]
+    pub(super) self_signed: bool,
+    /// A key by which paths may be signed
+    #[arg(long = "public-key", value_name = "KEY", requires = "self_signed")]
+    pub(super) public_keys: Vec<PublicKey>,
+    #[command(flatten)]
+    pub(super) common: CacheCommonArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CacheSetArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(super) name: CacheName,
+    /// Let everybody read it
+    #[arg(long, conflicts_with = "private")]
+    pub(super) public: bool,
+    /// Let only those read it who have a token for it
+    #[arg(long)]
+    pub(super) private: bool,
+    /// Let the box sign what it serves
+    #[arg(long, conflicts_with_all = ["self_signed", "public_keys"])]
+    pub(super) managed: bool,
+    /// Let those sign who push, with registered keys, and not the box
+    #[arg(long)]
+    pub(super) self_signed: bool,
+    /// A key by which paths may be signed, beside those that are registered
+    #[arg(long = "public-key", value_name = "KEY", requires = "self_signed")]
+    pub(super) public_keys: Vec<PublicKey>,
+    #[command(flatten)]
+    pub(super) common: CacheCommonArgs,
+    /// Do not let the box's root URL answer for it
+    #[arg(long, conflicts_with = "root")]
+    pub(super) no_root: bool,
+    /// Do it even if paths that are there would be good for nobody then
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CacheCommonArgs {
     /// What Nix compares substituters by; the lower is asked first [default: 30]
     #[arg(long, value_name = "N")]
     pub(super) priority: Option<u32>,
     /// A line for people
     #[arg(long, value_name = "TEXT")]
     pub(super) description: Option<String>,
+    /// Let the box's root URL answer for it too: as the last one, or by PLACE, the lower first
+    #[arg(long, value_name = "PLACE", num_args = 0..=1, require_equals = true)]
+    pub(super) root: Option<Option<u32>>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -391,6 +456,12 @@ mod tests {
             "larder token create --device x",
             "larder log",
             "larder log main --since soon",
+            "larder cache create ci --public-key x:AAAA",
+            "larder cache create nar",
+            "larder cache set ci --public --private",
+            "larder cache set ci --managed --self-signed",
+            "larder cache set ci --root --no-root",
+            "larder cache set ci --root=first",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

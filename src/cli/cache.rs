@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use crate::cli::args::{CacheCommand, CacheCreateArgs};
+use crate::cli::args::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs};
 use crate::cli::context::Context;
 use crate::cli::duration::moment;
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Complaint, Exit};
 use crate::cli::output;
-use crate::client::administration::{Administration, CacheFacts, NewCache};
+use crate::client::administration::{
+    Administration, CacheChanges, CacheFacts, NewCache, RootPlace, SigningMode,
+};
 
 #[derive(Serialize)]
 struct Caches {
@@ -22,6 +24,11 @@ struct ShownCache {
     facts: CacheFacts,
 }
 
+#[derive(Serialize)]
+struct Deleted {
+    deleted: ShownCache,
+}
+
 pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Result<Exit> {
     let connector = context.connector()?;
     let connection = connector.connect().await?;
@@ -29,9 +36,8 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
     let show = |facts: CacheFacts| ShownCache { url: format!("{base}{}", facts.url_path), facts };
     let administration = Administration::over(connection);
     match command {
-        CacheCommand::Create(CacheCreateArgs { name, priority, description }) => {
-            let new = NewCache { name, description, priority };
-            let made = show(administration.create_cache(&new).await?);
+        CacheCommand::Create(args) => {
+            let made = show(administration.create_cache(&new_cache(args)).await?);
             context.output.data(&made, |made| {
                 output::facts(&[
                     ("URL", made.url.clone()),
@@ -47,16 +53,91 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
             let cache = show(administration.cache(&name).await?);
             context.output.data(&cache, text)?;
         }
+        CacheCommand::Set(args) => {
+            let name = args.name.clone();
+            let changed = show(administration.change_cache(&name, &changes(args)).await?);
+            context.output.data(&changed, text)?;
+        }
+        CacheCommand::Delete { name, yes } => {
+            let facts = administration.cache(&name).await?;
+            if !yes && !is_confirmed(context, &facts)? {
+                context.output.note("nothing was deleted");
+                return Ok(Exit::Failed);
+            }
+            let deleted = show(administration.delete_cache(&name).await?);
+            context.output.note(&farewell(&deleted.facts));
+            if context.output.is_json() {
+                context.output.data(&Deleted { deleted }, |_| String::new())?;
+            }
+        }
     }
     administration.close().await;
     Ok(Exit::Done)
 }
 
+fn new_cache(args: CacheCreateArgs) -> NewCache {
+    let CacheCreateArgs { name, private, self_signed, public_keys, common } = args;
+    let changes = CacheChanges {
+        public: private.then_some(false),
+        signing: self_signed.then_some(SigningMode::SelfSigned),
+        public_keys,
+        ..common_changes(common)
+    };
+    NewCache { name, changes }
+}
+
+fn changes(args: CacheSetArgs) -> CacheChanges {
+    let common = common_changes(args.common);
+    let managed = args.managed.then_some(SigningMode::Managed);
+    CacheChanges {
+        public: args.private.then_some(false).or(args.public.then_some(true)),
+        signing: managed.or(args.self_signed.then_some(SigningMode::SelfSigned)),
+        public_keys: args.public_keys,
+        root_position: args.no_root.then_some(RootPlace::Out).or(common.root_position),
+        force: args.force,
+        ..common
+    }
+}
+
+fn common_changes(args: CacheCommonArgs) -> CacheChanges {
+    CacheChanges {
+        description: args.description,
+        priority: args.priority,
+        root_position: args.root.map(|place| place.map_or(RootPlace::Last, RootPlace::At)),
+        ..CacheChanges::default()
+    }
+}
+
+/// Asks on the terminal whether a cache is to go; where there is none, `--yes` has to be said.
+fn is_confirmed(context: &Context, facts: &CacheFacts) -> anyhow::Result<bool> {
+    let CacheFacts { name, paths_visible, paths_hidden, .. } = facts;
+    let question = format!(
+        "the cache '{name}' goes for good, with {paths_visible} paths that are served and \
+         {paths_hidden} that are hidden, its keys, and what tokens may do with it"
+    );
+    let Some(answer) = context.output.ask(&question, "type its name to delete it: ")? else {
+        let message = format!("{question}; nobody can be asked here, so say --yes");
+        return Err(Complaint::usage(message).into());
+    };
+    Ok(answer == *name)
+}
+
+fn farewell(facts: &CacheFacts) -> String {
+    format!(
+        "deleted the cache '{}' with {} paths; the room they took is given back when the store is \
+         collected",
+        facts.name,
+        facts.paths_visible + facts.paths_hidden
+    )
+}
+
 fn list(caches: &[ShownCache]) -> String {
-    let heads = ["NAME", "PATHS", "HIDDEN", "PRIORITY", "URL"].map(str::to_owned).to_vec();
+    let heads = ["NAME", "READERS", "PATHS", "HIDDEN", "PRIORITY", "URL"];
+    let heads = heads.map(str::to_owned).to_vec();
     let row = |cache: &ShownCache| {
         vec![
             cache.facts.name.clone(),
+            readers(&cache.facts).to_owned(),
             cache.facts.paths_visible.to_string(),
             cache.facts.paths_hidden.to_string(),
             cache.facts.priority.to_string(),
@@ -66,9 +147,12 @@ fn list(caches: &[ShownCache]) -> String {
     output::table(&std::iter::once(heads).chain(caches.iter().map(row)).collect::<Vec<_>>())
 }
 
+const fn readers(facts: &CacheFacts) -> &'static str {
+    if facts.public { "public" } else { "private" }
+}
+
 fn text(cache: &ShownCache) -> String {
     let ShownCache { url, facts } = cache;
-    let readers = if facts.public { "public" } else { "private" };
     let root = facts.root_position.map_or("no".to_owned(), |place| format!("yes, place {place}"));
     let mut shown = vec![("name", facts.name.clone())];
     if !facts.description.is_empty() {
@@ -77,7 +161,7 @@ fn text(cache: &ShownCache) -> String {
     shown.extend([
         ("URL", url.clone()),
         ("public key", facts.public_keys.join("\n")),
-        ("kind", format!("{readers}, {}", facts.signing)),
+        ("kind", format!("{}, {}", readers(facts), facts.signing)),
         ("priority", facts.priority.to_string()),
         ("at the root", root),
         ("paths", format!("{} visible, {} hidden", facts.paths_visible, facts.paths_hidden)),
@@ -125,8 +209,8 @@ created      1970-01-01 00:00 UTC
     #[test]
     fn a_list_of_caches_has_a_line_each() {
         let expected = "\
-NAME  PATHS  HIDDEN  PRIORITY  URL
-main  12     1       30        http://office.local:5273/main
+NAME  READERS  PATHS  HIDDEN  PRIORITY  URL
+main  public   12     1       30        http://office.local:5273/main
 ";
         assert_eq!(list(&[cache()]), expected);
     }

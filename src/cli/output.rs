@@ -62,6 +62,25 @@ impl Output {
         }
     }
 
+    /// Asks whoever sits at the terminal: `prompt` behind `what`, quiet or not. The line that came
+    /// back, or `None` where nobody can be asked.
+    ///
+    /// # Errors
+    ///
+    /// Those of the terminal.
+    pub(super) fn ask(&self, what: &str, prompt: &str) -> io::Result<Option<String>> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(None);
+        }
+        say(&format!("{} {what}", self.painted("33", "larder:")));
+        let mut err = io::stderr().lock();
+        err.write_all(prompt.as_bytes())?;
+        err.flush()?;
+        let mut line = String::new();
+        io::stdin().read_line(&mut line)?;
+        Ok(Some(line.trim().to_owned()))
+    }
+
     /// What went wrong without ending the command; quiet or not.
     pub(super) fn warn(&self, text: &str) {
         say(&format!("{} {text}", self.painted("33", "larder:")));

@@ -2,8 +2,9 @@
 //! docs/admin-api.md describes the requests.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use crate::formats::signature::PublicKey;
 use crate::formats::{CacheName, StorePathHash};
 use crate::transports::quic::{BoxConnection, RequestError};
 use crate::wire::message::AdminRequest;
@@ -60,17 +61,76 @@ pub struct CacheFacts {
     pub paths_hidden: u64,
 }
 
-/// A cache to be made.
+/// A cache to be made; what is not said is as usual.
 #[derive(Clone, Debug, Serialize)]
 pub struct NewCache {
     /// Its name.
     pub name: CacheName,
+    /// What else it is to be.
+    #[serde(flatten)]
+    pub changes: CacheChanges,
+}
+
+/// What is to be otherwise about a cache; what is not said stays.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CacheChanges {
+    /// See [`CacheFacts::public`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<bool>,
+    /// Who signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing: Option<SigningMode>,
+    /// Keys to register with a self-signed cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub public_keys: Vec<PublicKey>,
     /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// See [`CacheFacts::priority`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
+    /// See [`CacheFacts::root_position`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_position: Option<RootPlace>,
+    /// Even if paths that are served now would be good for nobody then.
+    #[serde(skip_serializing_if = "is_false")]
+    pub force: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// Who signs what a cache serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SigningMode {
+    /// The box.
+    Managed,
+    /// Who pushes.
+    SelfSigned,
+}
+
+/// A place in the list that the box's root URL answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootPlace {
+    /// None.
+    Out,
+    /// Behind all others.
+    Last,
+    /// By its number; the lower is asked first.
+    At(u32),
+}
+
+impl Serialize for RootPlace {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Out => to.serialize_none(),
+            Self::Last => to.serialize_str("last"),
+            Self::At(position) => to.serialize_u32(*position),
+        }
+    }
 }
 
 /// What a token may do with a cache.
@@ -326,6 +386,20 @@ impl Administration {
         self.post("/caches", new).await
     }
 
+    /// Changes a cache, from the next request on.
+    pub async fn change_cache(
+        &self,
+        name: &CacheName,
+        changes: &CacheChanges,
+    ) -> Result<CacheFacts, AdminError> {
+        self.send("PATCH", &format!("/caches/{name}"), changes).await
+    }
+
+    /// Deletes a cache with all its paths; what it was.
+    pub async fn delete_cache(&self, name: &CacheName) -> Result<CacheFacts, AdminError> {
+        read(&self.ask("DELETE", &format!("/caches/{name}"), Vec::new()).await?)
+    }
+
     /// All tokens, oldest first, revoked ones too.
     pub async fn tokens(&self) -> Result<Vec<TokenFacts>, AdminError> {
         let (mut tokens, mut after) = (Vec::new(), Some(0));
@@ -399,8 +473,17 @@ impl Administration {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T, AdminError> {
+        self.send("POST", path, body).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, AdminError> {
         let body = serde_json::to_vec(body).map_err(AdminError::Question)?;
-        read(&self.ask("POST", path, body).await?)
+        read(&self.ask(method, path, body).await?)
     }
 
     async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Vec<u8>, AdminError> {
@@ -440,8 +523,16 @@ mod tests {
     #[test]
     fn requests_leave_out_what_was_not_said() {
         let name: CacheName = "main".parse().unwrap();
-        let new = NewCache { name: name.clone(), description: None, priority: None };
+        let new = NewCache { name: name.clone(), changes: CacheChanges::default() };
         assert_eq!(serde_json::to_string(&new).unwrap(), r#"{"name":"main"}"#);
+        for (place, expected) in [
+            (RootPlace::Out, r#"{"root_position":null}"#),
+            (RootPlace::Last, r#"{"root_position":"last"}"#),
+            (RootPlace::At(3), r#"{"root_position":3}"#),
+        ] {
+            let changes = CacheChanges { root_position: Some(place), ..CacheChanges::default() };
+            assert_eq!(serde_json::to_string(&changes).unwrap(), expected);
+        }
         let caches = Some(vec![Grant { cache: name, right: TokenRight::ReadWrite }]);
         let new = NewToken { label: None, expires_in_seconds: Some(60), caches, device: None };
         assert_eq!(

@@ -263,14 +263,14 @@ fn summary(
     let http_port = sockets.tcp_address.port();
     let named = by_name.then(|| format!("http://{}.local:{http_port}", settings.name));
     let numbered = sockets.reachable_at().into_iter().map(|address| format!("http://{address}"));
-    let first_of_root = services.caches.root().into_iter().next();
+    let root = services.caches.root_scope(None);
     Summary {
         name: settings.name.clone(),
         http_addresses: named.into_iter().chain(numbered).collect(),
         http_port,
         quic_port: sockets.udp_address.port(),
         device_id,
-        public_key: first_of_root.and_then(|cache| Some(cache.keys.first()?.public_key())),
+        public_key: root.caches().first().and_then(|cache| Some(cache.keys.first()?.public_key())),
         admin_token_file: first_start::admin_token_file(&settings.store.folder),
         data: settings.store.folder.clone(),
     }

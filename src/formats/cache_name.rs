@@ -10,9 +10,11 @@ pub const CACHE_NAME_LEN_MAX: usize = 40;
 
 /// First segments of paths that the root of a box serves or will serve; no cache may be called
 /// one of these, or its own paths could not be told from the root's.
-pub const RESERVED: [&str; 17] = [
+pub const RESERVED: [&str; 19] = [
+    "admin",
     "api",
     "assets",
+    "build-trace",
     "build-trace-v2",
     "debuginfo",
     "favicon",
@@ -126,5 +128,25 @@ mod tests {
         for word in RESERVED {
             assert!(word.parse::<CacheName>().is_err(), "{word}");
         }
+        assert!(RESERVED.is_sorted());
+    }
+
+    #[test]
+    fn every_first_segment_that_a_nix_asks_for_is_reserved() {
+        // `src/libstore/binary-cache-store.cc`, Nix 2.8 to 2.35; the rest is HASH.narinfo and
+        // HASH.ls, which are no names.
+        for word in ["nix-cache-info", "nar", "log", "debuginfo", "realisations", "build-trace-v2"]
+        {
+            assert!(RESERVED.contains(&word), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_page_on_caches_lists_the_reserved_words() {
+        let page = include_str!("../../docs/caches.md");
+        let words = page.split("no cache's name:").nth(1).unwrap().split("\n\n").next().unwrap();
+        let words: Vec<_> =
+            words.split(',').map(|word| word.trim().trim_matches(['`', '.'])).collect();
+        assert_eq!(words, RESERVED);
     }
 }

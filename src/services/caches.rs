@@ -1,92 +1,31 @@
 //! The caches of a box, kept in memory as they are in the store.
 
-use std::collections::HashMap;
+mod change;
+mod snapshot;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, watch};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::formats::CacheName;
-use crate::formats::signature::{ParseKeyError, SecretKey};
+use crate::formats::signature::{PublicKey, SecretKey};
+use crate::services::auth::Caller;
 use crate::services::clock;
-use crate::services::secrets::{NoRandomness, random};
-use crate::store::{Cache, CacheId, NewCache, SigningMode, Store, StoreError};
+use crate::services::secrets::random;
+use crate::store::{Cache, CacheUpdate, NewCache, SigningMode, Store, StoreError};
 
-/// Priority of a cache where nobody says otherwise: asked before cache.nixos.org, which has 40
-/// (its `nix-cache-info`).
-pub const PRIORITY_DEFAULT: u32 = 30;
-/// Longest description of a cache, in characters.
-pub const DESCRIPTION_CHARS_MAX: usize = 500;
+pub use change::{
+    CacheChanges, CacheError, CacheRequest, DESCRIPTION_CHARS_MAX, PRIORITY_DEFAULT, RootPlace,
+    SigningRequest,
+};
+pub use snapshot::Scope;
+pub(super) use snapshot::ScopeKey;
 
-/// A managed cache to be made.
-#[derive(Clone, Debug)]
-pub struct CacheRequest {
-    /// Its name.
-    pub name: CacheName,
-    /// Whether anybody may read it.
-    pub is_public: bool,
-    /// A sentence for people.
-    pub description: String,
-    /// What `nix-cache-info` says; at most `i32::MAX`, for Nix reads an `int`
-    /// (`src/libstore/binary-cache-store.cc`, 2.34).
-    pub priority: u32,
-}
-
-/// Why a cache was not made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CreateCacheError {
-    /// The name is taken.
-    #[error("there is a cache called '{0}' already; choose another name")]
-    Exists(CacheName),
-    /// The priority is more than Nix can read.
-    #[error("the priority is {0}; Nix reads numbers from 0 to {max}", max = i32::MAX)]
-    Priority(u32),
-    /// The description is too long, or has more than one line.
-    #[error("a description is one line of at most {DESCRIPTION_CHARS_MAX} characters")]
-    Description,
-    /// No key could be made.
-    #[error("the signing key cannot be made")]
-    NoRandomness(#[from] NoRandomness),
-    /// The key's name cannot stand in a narinfo.
-    #[error("the signing key cannot be named")]
-    KeyName(#[from] ParseKeyError),
-    /// The store refused.
-    #[error("the cache cannot be written down")]
-    Store(#[from] StoreError),
-}
-
-/// Where a reader asks: one public cache, or the box's root.
-#[derive(Clone, Debug)]
-pub struct Scope {
-    key: ScopeKey,
-    caches: Arc<[Arc<Cache>]>,
-}
-
-/// What tells one scope from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum ScopeKey {
-    Root,
-    Cache(CacheId),
-}
-
-impl Scope {
-    /// The caches to ask, in order.
-    #[must_use]
-    pub fn caches(&self) -> &[Arc<Cache>] {
-        &self.caches
-    }
-
-    /// What `nix-cache-info` says here: the priority of the first cache.
-    #[must_use]
-    pub fn priority(&self) -> u32 {
-        self.caches.first().map_or(PRIORITY_DEFAULT, |cache| cache.priority)
-    }
-
-    pub(super) const fn key(&self) -> ScopeKey {
-        self.key
-    }
-}
+use change::{check_description, check_priority};
+use snapshot::Snapshot;
 
 /// The caches of a box.
 #[derive(Clone, Debug)]
@@ -98,49 +37,31 @@ struct Inner {
     key_host: String,
     /// Replaced as a whole after every change.
     snapshot: RwLock<Arc<Snapshot>>,
-    /// Held while something changes, so that an older snapshot never replaces a newer one.
+    /// Changes under way: what has begun runs to its end also when whoever asked goes away, or
+    /// memory would go on with what the store no longer has.
+    changes: TaskTracker,
+    /// Held from reading a cache to changing it.
     changing: Mutex<()>,
+    /// Snapshots so far.
+    versions: AtomicU64,
     public_names: watch::Sender<Vec<CacheName>>,
-}
-
-#[derive(Debug, Default)]
-struct Snapshot {
-    all: Vec<Arc<Cache>>,
-    public: HashMap<Box<str>, Scope>,
-    root: Arc<[Arc<Cache>]>,
-}
-
-impl Snapshot {
-    fn of(mut caches: Vec<Cache>) -> Self {
-        caches.sort_by(|one, next| one.name.cmp(&next.name));
-        let all: Vec<_> = caches.into_iter().map(Arc::new).collect();
-        let public = all.iter().filter(|cache| cache.is_public);
-        let mut root: Vec<_> =
-            public.clone().filter(|cache| cache.root_position.is_some()).cloned().collect();
-        root.sort_by_key(|cache| (cache.root_position, cache.id));
-        let scope = |cache: &Arc<Cache>| {
-            let key = ScopeKey::Cache(cache.id);
-            (cache.name.as_str().into(), Scope { key, caches: Arc::new([Arc::clone(cache)]) })
-        };
-        let public = public.map(scope).collect();
-        Self { all, public, root: root.into() }
-    }
-
-    fn public_names(&self) -> Vec<CacheName> {
-        let public = self.all.iter().filter(|cache| cache.is_public);
-        public.map(|cache| cache.name.clone()).collect()
-    }
 }
 
 impl Caches {
     /// Reads the caches of `store`. Keys of caches that are made later are named after
     /// `key_host`.
     pub(super) async fn open(store: Store, key_host: String) -> Result<Self, StoreError> {
-        let snapshot = Snapshot::of(store.caches().await?);
+        let snapshot = Snapshot::of(store.caches().await?, 0);
         let public_names = watch::Sender::new(snapshot.public_names());
-        let snapshot = RwLock::new(Arc::new(snapshot));
-        let changing = Mutex::new(());
-        Ok(Self(Arc::new(Inner { store, key_host, snapshot, changing, public_names })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            key_host,
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            changes: TaskTracker::new(),
+            changing: Mutex::new(()),
+            versions: AtomicU64::new(1),
+            public_names,
+        })))
     }
 
     /// The cache of that name; from memory.
@@ -155,22 +76,18 @@ impl Caches {
         self.snapshot().all.clone()
     }
 
-    /// The public caches that the box's root answers for, in order; from memory.
+    /// Where the caller asks the root: its public caches, and the private ones that the caller
+    /// may read; from memory.
     #[must_use]
-    pub fn root(&self) -> Vec<Arc<Cache>> {
-        self.snapshot().root.to_vec()
+    pub fn root_scope(&self, caller: Option<&Caller>) -> Scope {
+        self.snapshot().root_scope(caller)
     }
 
-    /// Where one asks the root; from memory.
+    /// Where the caller asks the cache of that name; from memory. `None` for a cache that there
+    /// is not, and for a private one that the caller may not read.
     #[must_use]
-    pub fn root_scope(&self) -> Scope {
-        Scope { key: ScopeKey::Root, caches: Arc::clone(&self.snapshot().root) }
-    }
-
-    /// Where one asks the public cache of that name, if there is one; from memory.
-    #[must_use]
-    pub fn public_scope(&self, name: &str) -> Option<Scope> {
-        self.snapshot().public.get(name).cloned()
+    pub fn scope(&self, name: &str, caller: Option<&Caller>) -> Option<Scope> {
+        self.snapshot().scope(name, caller)
     }
 
     /// Names of the public caches, and every change of them.
@@ -179,88 +96,188 @@ impl Caches {
         self.0.public_names.subscribe()
     }
 
-    /// Makes a managed cache with a new key, which is called `NAME.HOST-1`.
+    /// Makes a cache. A managed one gets a new key, which is called `NAME.HOST-1`.
     ///
     /// # Errors
     ///
-    /// [`CreateCacheError`]; nothing was made then.
-    pub async fn create(&self, request: CacheRequest) -> Result<Arc<Cache>, CreateCacheError> {
-        let CacheRequest { name, is_public, description, priority } = request;
+    /// [`CacheError`]; nothing was made then.
+    pub async fn create(&self, request: CacheRequest) -> Result<Arc<Cache>, CacheError> {
+        self.to_its_end(|caches| async move { caches.do_create(request).await }).await
+    }
+
+    async fn do_create(&self, request: CacheRequest) -> Result<Arc<Cache>, CacheError> {
+        let CacheRequest { name, is_public, signing, description, priority, root } = request;
         check_description(&description)?;
-        if i32::try_from(priority).is_err() {
-            return Err(CreateCacheError::Priority(priority));
-        }
-        let key_name = format!("{name}.{}-1", self.0.key_host);
+        check_priority(priority)?;
+        let (signing, key, public_keys) = match signing {
+            SigningRequest::Managed => {
+                (SigningMode::Managed, Some(self.first_key(&name)?), Vec::new())
+            }
+            SigningRequest::SelfSigned { public_keys } => {
+                (SigningMode::SelfSigned, None, public_keys)
+            }
+        };
+        let _no_other = self.0.changing.lock().await;
         let new = NewCache {
             name,
             is_public,
-            signing: SigningMode::Managed,
+            signing,
             priority,
-            root_position: None,
+            root_position: self.root_position(root),
             description,
-            key: Some(SecretKey::from_seed(&key_name, &random()?)?),
-            public_keys: Vec::new(),
+            key,
+            public_keys,
             created_at: clock::now(),
         };
-        let _no_other = self.0.changing.lock().await;
         let made = self.0.store.create_cache(new).await.map_err(|error| match error {
-            StoreError::CacheExists(name) => CreateCacheError::Exists(name),
+            StoreError::CacheExists(name) => CacheError::Exists(name),
             other => other.into(),
         })?;
-        info!(cache = %made.name, "Made the cache {}", made.name);
+        info!(cache = %made.name, public = made.is_public, "Made the cache {}", made.name);
         self.reload().await?;
         Ok(Arc::new(made))
     }
 
-    async fn reload(&self) -> Result<(), StoreError> {
-        let snapshot = Snapshot::of(self.0.store.caches().await?);
-        self.0.public_names.send_replace(snapshot.public_names());
-        *self.0.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    /// Changes a cache, from the next request on. A cache that becomes managed and never was gets
+    /// a key; one that becomes self-signed keeps its keys, unused.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`]; nothing is otherwise then.
+    pub async fn update(
+        &self,
+        name: &CacheName,
+        changes: CacheChanges,
+    ) -> Result<Arc<Cache>, CacheError> {
+        let name = name.clone();
+        self.to_its_end(|caches| async move { caches.do_update(&name, changes).await }).await
+    }
+
+    async fn do_update(
+        &self,
+        name: &CacheName,
+        changes: CacheChanges,
+    ) -> Result<Arc<Cache>, CacheError> {
+        let _no_other = self.0.changing.lock().await;
+        let cache = self.get(name).ok_or_else(|| CacheError::NoSuchCache(name.clone()))?;
+        let CacheChanges { is_public, signing, description, priority, root, force } = changes;
+        let description = description.unwrap_or_else(|| cache.description.clone());
+        check_description(&description)?;
+        let priority = priority.unwrap_or(cache.priority);
+        check_priority(priority)?;
+        let (signing, first_key, public_keys) = self.signing(&cache, signing, force).await?;
+        let update = CacheUpdate {
+            is_public: is_public.unwrap_or(cache.is_public),
+            signing,
+            priority,
+            root_position: root
+                .map_or(cache.root_position, |place| self.moved_to(place, cache.root_position)),
+            description,
+            first_key,
+            public_keys,
+        };
+        let changed = self.0.store.change_cache(cache.id, update).await?;
+        info!(cache = %name, public = changed.is_public, "Changed the cache {name}");
+        self.reload().await?;
+        Ok(Arc::new(changed))
+    }
+
+    /// Deletes a cache with its paths, keys and the rights of tokens on it; returns it as it was.
+    /// Who reads from it now may finish, who pushes to it is refused. Its room on the disk is
+    /// given back when the store is collected.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`]; it is still there then.
+    pub async fn delete(&self, name: &CacheName) -> Result<Arc<Cache>, CacheError> {
+        let name = name.clone();
+        self.to_its_end(|caches| async move { caches.do_delete(&name).await }).await
+    }
+
+    async fn do_delete(&self, name: &CacheName) -> Result<Arc<Cache>, CacheError> {
+        let _no_other = self.0.changing.lock().await;
+        let cache = self.get(name).ok_or_else(|| CacheError::NoSuchCache(name.clone()))?;
+        self.0.store.delete_cache(cache.id).await?;
+        info!(cache = %name, "Deleted the cache {name}");
+        self.reload().await?;
+        Ok(cache)
+    }
+
+    async fn to_its_end<F>(&self, change: impl FnOnce(Self) -> F) -> Result<Arc<Cache>, CacheError>
+    where
+        F: Future<Output = Result<Arc<Cache>, CacheError>> + Send + 'static,
+    {
+        self.0.changes.spawn(change(self.clone())).await.map_err(StoreError::from)?
+    }
+
+    /// What becomes of a cache's signing: mode, the key that it needs if it has none, and keys to
+    /// register.
+    async fn signing(
+        &self,
+        cache: &Cache,
+        wanted: Option<SigningRequest>,
+        force: bool,
+    ) -> Result<(SigningMode, Option<SecretKey>, Vec<PublicKey>), CacheError> {
+        match wanted {
+            None => Ok((cache.signing, None, Vec::new())),
+            Some(SigningRequest::Managed) => {
+                Ok((SigningMode::Managed, Some(self.first_key(&cache.name)?), Vec::new()))
+            }
+            Some(SigningRequest::SelfSigned { public_keys }) => {
+                if cache.signing == SigningMode::Managed && !force {
+                    let keys = cache.public_keys.iter().chain(&public_keys).cloned().collect();
+                    self.check_signed(cache, keys).await?;
+                }
+                Ok((SigningMode::SelfSigned, None, public_keys))
+            }
+        }
+    }
+
+    /// Checks that every path that is served is signed by one of `keys`.
+    async fn check_signed(&self, cache: &Cache, keys: Vec<PublicKey>) -> Result<(), CacheError> {
+        match self.0.store.count_signed(cache.id, keys).await? {
+            (_, 0) => Ok(()),
+            (signed, unsigned) => Err(CacheError::Unsigned { unsigned, paths: signed + unsigned }),
+        }
+    }
+
+    fn first_key(&self, cache: &CacheName) -> Result<SecretKey, CacheError> {
+        let name = format!("{cache}.{}-1", self.0.key_host);
+        Ok(SecretKey::from_seed(&name, &random()?)?)
+    }
+
+    fn root_position(&self, place: RootPlace) -> Option<u32> {
+        match place {
+            RootPlace::Out => None,
+            RootPlace::Last => Some(self.snapshot().last_root_position()),
+            RootPlace::At(position) => Some(position),
+        }
+    }
+
+    /// As [`root_position`](Self::root_position), for a cache that may be in the list: one that
+    /// is the last stays where it is.
+    fn moved_to(&self, place: RootPlace, from: Option<u32>) -> Option<u32> {
+        let last = self.snapshot().last_root_position();
+        match (place, from) {
+            (RootPlace::Last, Some(from)) if from.saturating_add(1) == last => Some(from),
+            _ => self.root_position(place),
+        }
+    }
+
+    /// Reads the caches again, after something about them was changed in the store.
+    pub(super) async fn reload(&self) -> Result<(), StoreError> {
+        // Taken before the store is read: the snapshot with the highest one has seen most.
+        let version = self.0.versions.fetch_add(1, Ordering::SeqCst);
+        let newer = Snapshot::of(self.0.store.caches().await?, version);
+        let mut snapshot = self.0.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.version < version {
+            self.0.public_names.send_replace(newer.public_names());
+            *snapshot = Arc::new(newer);
+        }
         Ok(())
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.0.snapshot.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-fn check_description(text: &str) -> Result<(), CreateCacheError> {
-    let fits = text.chars().count() <= DESCRIPTION_CHARS_MAX && !text.contains(char::is_control);
-    if fits { Ok(()) } else { Err(CreateCacheError::Description) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::services::tests::cache;
-
-    #[test]
-    fn the_root_has_its_public_caches_in_their_order() {
-        let at = |id, name: &str, root_position, is_public| Cache {
-            root_position,
-            is_public,
-            ..cache(id, name)
-        };
-        let snapshot = Snapshot::of(vec![
-            at(1, "late", Some(7), true),
-            at(2, "early", Some(1), true),
-            at(3, "secret", Some(2), false),
-            at(4, "elsewhere", None, true),
-            at(5, "later", Some(7), true),
-        ]);
-        let root: Vec<_> = snapshot.root.iter().map(|cache| cache.name.as_str()).collect();
-        assert_eq!(root, ["early", "late", "later"]);
-        assert!(snapshot.public.contains_key("elsewhere"));
-        assert!(!snapshot.public.contains_key("secret"));
-        let names: Vec<_> = snapshot.all.iter().map(|cache| cache.name.as_str()).collect();
-        assert_eq!(names, ["early", "elsewhere", "late", "later", "secret"]);
-    }
-
-    #[test]
-    fn a_description_is_one_line() {
-        assert!(check_description("For the office").is_ok());
-        assert!(check_description("a\nb").is_err());
-        assert!(check_description(&"ä".repeat(DESCRIPTION_CHARS_MAX)).is_ok());
-        assert!(check_description(&"ä".repeat(DESCRIPTION_CHARS_MAX + 1)).is_err());
     }
 }

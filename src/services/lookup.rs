@@ -41,7 +41,7 @@ impl Lookup {
         scope: &Scope,
         hash: StorePathHash,
     ) -> Result<Option<NarInfoText>, StoreError> {
-        let key = (scope.key(), hash);
+        let key = (scope.key().clone(), hash);
         let generation = match self.0.narinfos.get(&key) {
             Ok(narinfo) => {
                 self.0.metrics.narinfo_hits.inc();

@@ -37,7 +37,9 @@ pub use crate::store::{
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
-pub use caches::{CacheRequest, Caches, CreateCacheError, Scope};
+pub use caches::{
+    CacheChanges, CacheError, CacheRequest, Caches, RootPlace, Scope, SigningRequest,
+};
 pub use check::{CheckState, Checks};
 pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;

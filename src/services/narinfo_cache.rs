@@ -29,7 +29,8 @@ impl NarInfoText {
 /// Enough that two texts of one path never share a tag.
 const ETAG_BYTES: usize = 15;
 
-/// Which narinfo: where it was asked for, and for which path.
+/// Which narinfo: where it was asked for, and for which path. Who may read more caches asks in
+/// another scope, so nobody is given what was made for another.
 pub(super) type Key = (ScopeKey, StorePathHash);
 
 /// Says that nothing was forgotten since it was given out.
@@ -83,13 +84,13 @@ impl NarInfoCache {
 
     /// The narinfo, or the generation to [`put`](Self::put) it with once it is made.
     pub(super) fn get(&self, key: &Key) -> Result<NarInfoText, Generation> {
-        let mut shard = self.shard(key);
+        let mut shard = self.shard(key.1);
         if let Some(found) = shard.young.get(key) {
             return Ok(found.clone());
         }
         match shard.old.remove(key) {
             Some(found) => {
-                shard.put(*key, found.clone(), self.shard_bytes_max);
+                shard.put(key.clone(), found.clone(), self.shard_bytes_max);
                 Ok(found)
             }
             None => Err(Generation(shard.generation)),
@@ -99,20 +100,24 @@ impl NarInfoCache {
     /// Keeps a narinfo, unless something was forgotten since `made_in`: it may have been made
     /// from what was true before.
     pub(super) fn put(&self, key: Key, narinfo: NarInfoText, made_in: Generation) {
-        let mut shard = self.shard(&key);
+        let mut shard = self.shard(key.1);
         if shard.generation == made_in.0 {
             shard.put(key, narinfo, self.shard_bytes_max);
         }
     }
 
-    /// Forgets one narinfo, because something about its path changed.
-    pub(super) fn forget(&self, key: &Key) {
-        let mut shard = self.shard(key);
+    /// Forgets a path wherever it was asked for, because something about it changed.
+    pub(super) fn forget(&self, path: StorePathHash) {
+        let mut shard = self.shard(path);
         shard.generation += 1;
-        shard.old.remove(key);
-        if let Some(gone) = shard.young.remove(key) {
-            shard.young_bytes -= gone.text.len() + ENTRY_BYTES;
-        }
+        shard.old.retain(|(_, kept), _| *kept != path);
+        let mut gone_bytes = 0;
+        shard.young.retain(|(_, kept), narinfo| {
+            let stays = *kept != path;
+            gone_bytes += if stays { 0 } else { narinfo.text.len() + ENTRY_BYTES };
+            stays
+        });
+        shard.young_bytes -= gone_bytes;
     }
 
     /// Forgets everything.
@@ -123,7 +128,8 @@ impl NarInfoCache {
         }
     }
 
-    fn shard(&self, (_, path): &Key) -> MutexGuard<'_, Shard> {
+    /// All narinfos of a path are in one shard.
+    fn shard(&self, path: StorePathHash) -> MutexGuard<'_, Shard> {
         let [.., last] = path.as_bytes();
         let shard = &self.shards[usize::from(*last) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -133,11 +139,17 @@ impl NarInfoCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::CacheId;
 
-    fn key(number: u32) -> Key {
+    fn key_in(caches: &[i64], number: u32) -> Key {
+        let scope = ScopeKey::new(1, caches.iter().copied().map(CacheId));
         let mut bytes = [0; 20];
         bytes[..4].copy_from_slice(&number.to_le_bytes());
-        (ScopeKey::Root, StorePathHash::from_bytes(bytes))
+        (scope, StorePathHash::from_bytes(bytes))
+    }
+
+    fn key(number: u32) -> Key {
+        key_in(&[1], number)
     }
 
     fn narinfo(text: &str) -> NarInfoText {
@@ -150,15 +162,26 @@ mod tests {
         let generation = cache.get(&key(1)).unwrap_err();
         cache.put(key(1), narinfo("one"), generation);
         assert_eq!(cache.get(&key(1)).unwrap().text, "one");
-        let elsewhere = (ScopeKey::Cache(crate::store::CacheId(1)), key(1).1);
-        assert!(cache.get(&elsewhere).is_err());
+        assert!(cache.get(&key_in(&[1, 2], 1)).is_err());
+    }
+
+    #[test]
+    fn a_path_that_changed_is_forgotten_in_every_scope() {
+        let cache = NarInfoCache::new();
+        for key in [key_in(&[1], 1), key_in(&[1, 2], 1), key_in(&[1], 1 + (1 << 24))] {
+            let generation = cache.get(&key).unwrap_err();
+            cache.put(key, narinfo("one"), generation);
+        }
+        cache.forget(key(1).1);
+        assert!(cache.get(&key_in(&[1], 1)).is_err() && cache.get(&key_in(&[1, 2], 1)).is_err());
+        assert!(cache.get(&key_in(&[1], 1 + (1 << 24))).is_ok(), "another path");
     }
 
     #[test]
     fn what_was_made_before_a_change_is_not_kept_after_it() {
         let cache = NarInfoCache::new();
         let generation = cache.get(&key(1)).unwrap_err();
-        cache.forget(&key(1));
+        cache.forget(key(1).1);
         cache.put(key(1), narinfo("stale"), generation);
         let generation = cache.get(&key(1)).unwrap_err();
         cache.forget_all();

@@ -12,7 +12,7 @@ use crate::formats::limits::{CONTENT_ADDRESS_BYTES_MAX, REFERENCES_MAX, SIGNATUR
 use crate::formats::signature::{Signature, verifies_unnamed};
 use crate::formats::{CacheName, PathInfo, StorePathHash};
 use crate::services::auth::Caller;
-use crate::services::caches::{Caches, ScopeKey};
+use crate::services::caches::Caches;
 use crate::services::clock;
 use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::narinfo_cache::NarInfoCache;
@@ -27,18 +27,17 @@ pub use upload::Upload;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// There is no such cache.
-    #[error("there is no cache called '{0}' on this box")]
+    /// There is no such cache, or it is a private one of which the token says nothing: who has no
+    /// right on it does not learn that there is one.
+    #[error("there is no cache called '{0}' on this box that the token may use")]
     NoSuchCache(CacheName),
     /// The token does not allow it.
     #[error(
-        "the token may not {wanted} the cache '{cache}'; ask the owner of the box for one that may"
+        "the token may not push to the cache '{cache}'; ask the owner of the box for one that may"
     )]
     Forbidden {
         /// The cache.
         cache: CacheName,
-        /// What was wanted, as a verb and its preposition.
-        wanted: &'static str,
     },
     /// The facts about the path cannot be.
     #[error("{0}")]
@@ -150,8 +149,7 @@ impl Publisher {
     ) -> Result<Begun, PublishError> {
         let cache = self.cache(caller, cache)?;
         if !caller.may_write(&cache) {
-            let name = cache.name.clone();
-            return Err(PublishError::Forbidden { cache: name, wanted: "push to" });
+            return Err(PublishError::Forbidden { cache: cache.name.clone() });
         }
         check_facts(&offer.info)?;
         let device_signature = check_signature(&device_key, &offer)?;
@@ -201,11 +199,11 @@ impl Publisher {
 impl Inner {
     /// Notes what became of a path: for readers, for the log, and for the metrics.
     fn settled(&self, cache: &Cache, path: &NewPath, outcome: CommitOutcome) -> PushOutcome {
-        self.forget(cache, path.info.store_path.hash());
+        self.narinfos.forget(path.info.store_path.hash());
         let (end, outcome) = match outcome {
             CommitOutcome::Stored { woken } => {
                 // The root may have them from another cache, with other signatures.
-                woken.into_iter().for_each(|hash| self.forget(cache, hash));
+                woken.into_iter().for_each(|hash| self.narinfos.forget(hash));
                 (PushEnd::Stored, PushOutcome::Stored)
             }
             CommitOutcome::Known => (PushEnd::Known, PushOutcome::Known),
@@ -222,11 +220,6 @@ impl Inner {
             "Took a push of {} to {}: {end:?}", path.info.store_path, cache.name
         );
         outcome
-    }
-
-    fn forget(&self, cache: &Cache, hash: StorePathHash) {
-        self.narinfos.forget(&(ScopeKey::Cache(cache.id), hash));
-        self.narinfos.forget(&(ScopeKey::Root, hash));
     }
 }
 

@@ -2,6 +2,7 @@
 //! the ones above.
 
 mod administration;
+mod caches;
 mod publish;
 mod reading;
 mod sight;
@@ -254,7 +255,7 @@ async fn send(mut upload: Upload, path: &TestPath) -> Result<PushOutcome, Publis
 /// Everything of a NAR's stored form.
 pub(crate) async fn stored_bytes(test: &TestServices, path: &TestPath) -> Vec<u8> {
     let lookup = &test.services.lookup;
-    let scope = test.services.caches.root_scope();
+    let scope = test.services.caches.root_scope(None);
     let file = lookup.nar(&scope, path.info.nar_hash).await.unwrap().expect("the NAR");
     let mut stream = lookup.read_file(&file, 0, file.file_size);
     let mut bytes = Vec::new();

@@ -10,7 +10,7 @@ use crate::formats::signature::Signature;
 use crate::formats::{StorePathHash, limits};
 use crate::store::error::StoreError;
 use crate::store::group::Group;
-use crate::store::index::caches::{CacheId, NewCache, SigningMode};
+use crate::store::index::caches::{Cache, CacheId, CacheUpdate, NewCache, SigningMode};
 use crate::store::index::nars::{NarFile, NarId, NewNar};
 use crate::store::index::numbers::runs;
 use crate::store::index::paths::{NewPath, Standing};
@@ -141,21 +141,48 @@ pub(in crate::store) fn cache(
 pub(in crate::store) fn log_caches(group: &Group<'_>) -> Result<(), StoreError> {
     for uuid in meta::unlogged_caches(group.tx)? {
         if let Some(id) = caches::by_uuid(group.tx, uuid)? {
-            let cache = caches::get(group.tx, id)?;
-            let record = payload::Cache {
-                uuid,
-                name: cache.name,
-                is_public: cache.is_public,
-                self_signed: cache.signing == SigningMode::SelfSigned,
-                priority: cache.priority,
-                root_position: cache.root_position,
-                description: cache.description,
-                created_at: cache.created_at,
-            };
-            group.append(Kind::Cache, &payload::encode(&record)?)?;
+            append_cache(group, caches::get(group.tx, id)?)?;
         }
         meta::remove_unlogged_cache(group.tx, uuid)?;
     }
+    Ok(())
+}
+
+/// Changes a cache. The record comes before the row: a crash in between leaves a change that
+/// nobody was told of, and never a rebuilt index that has a cache public which was made private.
+pub(in crate::store) fn change_cache(
+    group: &Group<'_>,
+    id: CacheId,
+    update: &CacheUpdate,
+) -> Result<Cache, StoreError> {
+    caches::change(group.tx, id, update)?;
+    let cache = caches::get(group.tx, id)?;
+    append_cache(group, cache.clone())?;
+    Ok(cache)
+}
+
+/// Deletes a cache with its paths. NARs and chunks stay until they are collected.
+pub(in crate::store) fn delete_cache(group: &Group<'_>, id: CacheId) -> Result<(), StoreError> {
+    let uuid = caches::uuid(group.tx, id)?;
+    caches::delete(group.tx, id)?;
+    meta::remove_unlogged_cache(group.tx, uuid)?;
+    let record = payload::Delete::Cache { uuid };
+    group.append(Kind::Delete, &payload::encode(&record)?)?;
+    Ok(())
+}
+
+fn append_cache(group: &Group<'_>, cache: Cache) -> Result<(), StoreError> {
+    let record = payload::Cache {
+        uuid: cache.uuid,
+        name: cache.name,
+        is_public: cache.is_public,
+        self_signed: cache.signing == SigningMode::SelfSigned,
+        priority: cache.priority,
+        root_position: cache.root_position,
+        description: cache.description,
+        created_at: cache.created_at,
+    };
+    group.append(Kind::Cache, &payload::encode(&record)?)?;
     Ok(())
 }
 

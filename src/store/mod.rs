@@ -35,14 +35,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::warn;
 
-use crate::formats::signature::Signature;
+use crate::formats::signature::{PublicKey, Signature};
 use crate::formats::{Sha256Hash, StorePathHash};
 
 pub use assemble::NarStream;
 pub use check::{CheckProgress, CheckReport};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
-pub use index::caches::{Cache, CacheId, NewCache, SigningMode};
+pub use index::caches::{Cache, CacheId, CacheUpdate, NewCache, SigningMode};
 pub use index::log::{LogEntry, LogPlace};
 pub use index::nars::{NarFile, NarId};
 pub use index::paths::{NewPath, PathRecord, Pusher};
@@ -121,6 +121,44 @@ impl Store {
             warn!(error = %error, "A cache is not in the packs yet; the next start tries again");
         }
         Ok(made)
+    }
+
+    /// Changes a cache; returns it as it is then.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchCache`] if it was deleted, [`StoreError::CommitFailed`] and the like.
+    pub async fn change_cache(
+        &self,
+        id: CacheId,
+        update: CacheUpdate,
+    ) -> Result<Cache, StoreError> {
+        self.0.writer.run(move |group| commit::change_cache(group, id, &update)).await
+    }
+
+    /// Deletes a cache with its paths, keys and the rights of tokens on it. NARs stay until they
+    /// are collected, so whoever reads one now can go on; a push that is under way ends with
+    /// [`StoreError::NoSuchCache`]. Its number is never used again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchCache`] if it was deleted, [`StoreError::CommitFailed`] and the like.
+    pub async fn delete_cache(&self, id: CacheId) -> Result<(), StoreError> {
+        self.0.writer.run(move |group| commit::delete_cache(group, id)).await
+    }
+
+    /// How many visible paths of a cache carry a signature by one of these keys, and how many do
+    /// not. Reads all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`] or [`StoreError::BadRow`].
+    pub async fn count_signed(
+        &self,
+        cache: CacheId,
+        keys: Vec<PublicKey>,
+    ) -> Result<(u64, u64), StoreError> {
+        self.0.readers.run(move |connection| paths::count_signed(connection, cache, &keys)).await
     }
 
     /// All caches, by name.

@@ -15,8 +15,8 @@ use tracing::warn;
 
 use crate::store::check::{CheckProgress, CheckReport};
 use crate::store::error::StoreError;
-use crate::store::index::db;
-use crate::store::index::meta;
+use crate::store::index::caches::{Cache, CacheUpdate};
+use crate::store::index::{caches, db, meta};
 use crate::store::layout;
 use crate::store::layout::Folder;
 use crate::store::open;
@@ -41,11 +41,16 @@ pub fn rebuild_index(
     let report = {
         let mut connection = db::open_writer(&growing)?;
         let tx = connection.transaction()?;
-        if let Err(error) = carry_over(&tx, &folder.index()) {
+        let carried = carry_over(&tx, &folder.index());
+        if let Err(error) = &carried {
             warn!(error = %error, "The old index cannot be read; keys and tokens must come from the backup");
         }
         tx.commit()?;
+        let known = if let Ok(true) = carried { Some(caches::all(&connection)?) } else { None };
         let report = open::bring_up(&mut connection, &folder, progress)?.report;
+        if let Some(known) = known {
+            settle_caches(&connection, &known)?;
+        }
         connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
         report
     };
@@ -73,10 +78,10 @@ pub(in crate::store) fn finish(folder: &Folder) -> Result<(), StoreError> {
 }
 
 /// Copies what is in no pack: caches with their keys, tokens and their grants; and the UUID of the
-/// store, in case the headers of the packs are damaged.
-fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<(), StoreError> {
+/// store, in case the headers of the packs are damaged. False if there is no old index.
+fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<bool, StoreError> {
     if !old.try_exists().map_err(StoreError::file("look at", old))? {
-        return Ok(());
+        return Ok(false);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let old = Connection::open_with_flags(old, flags)?;
@@ -98,6 +103,31 @@ fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<(), StoreError> {
                 .collect::<Result<Vec<_>, _>>()?;
             insert.execute(rusqlite::params_from_iter(values))?;
         }
+    }
+    Ok(true)
+}
+
+/// Brings caches to what the old index knew of them: where the last record about one is damaged,
+/// the packs tell what it was before, and that may be public. A cache that the old index did not
+/// know was deleted, or made after a backup was taken; it comes back for its owner alone.
+fn settle_caches(connection: &Connection, known: &[Cache]) -> Result<(), StoreError> {
+    for cache in caches::all(connection)? {
+        let before = known.iter().find(|before| before.uuid == cache.uuid);
+        if before.is_none() {
+            warn!(cache = %cache.name, "The old index did not know the cache {}; it is now private", cache.name);
+        }
+        let is_known = before.is_some();
+        let settings = before.unwrap_or(&cache);
+        let update = CacheUpdate {
+            is_public: is_known && settings.is_public,
+            signing: settings.signing,
+            priority: settings.priority,
+            root_position: settings.root_position.filter(|_| is_known),
+            description: settings.description.clone(),
+            first_key: None,
+            public_keys: Vec::new(),
+        };
+        caches::change(connection, cache.id, &update)?;
     }
     Ok(())
 }

@@ -112,10 +112,9 @@ fn what_is_not_here_is_a_short_404_and_what_is_no_read_a_405() {
     for path in [
         format!("{absent}.narinfo"),
         format!("main/{absent}.narinfo"),
-        format!("nowhere/{absent}.narinfo"),
         format!("main/{absent}.ls"),
         format!("main/nar/{nar}-1.nar.zst"),
-        format!("nowhere/{}", narinfo.url),
+        format!("No_Where/{}", narinfo.url),
         "main/log/x.drv".to_owned(),
         "main/%2e%2e/identity.key".to_owned(),
     ] {

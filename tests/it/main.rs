@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod access_table;
 mod bad_input_quic;
+mod caches;
 mod cli;
 mod fixture;
 mod formats;
@@ -11,6 +13,7 @@ mod kill;
 mod main_job;
 mod namespaces;
 mod nix_store;
+mod private_reads;
 mod quic_client;
 mod readme;
 mod resume;

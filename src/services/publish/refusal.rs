@@ -48,6 +48,10 @@ fn of_store(error: &StoreError) -> Refusal {
     if let StoreError::Closed = error {
         return Refusal::new(RefusalCode::ShuttingDown, "the box is shutting down");
     }
+    if let StoreError::NoSuchCache = error {
+        let sentence = "the cache was deleted while the push was under way; nothing was kept";
+        return Refusal::new(RefusalCode::NoSuchCache, sentence);
+    }
     if error.is_transient() {
         return Refusal::new(
             RefusalCode::Busy,
@@ -72,7 +76,7 @@ mod tests {
         assert!(refusal.sentence.contains(&found.to_string()), "{refusal}");
 
         let cache = "main".parse().unwrap();
-        let refusal = Refusal::from(PublishError::Forbidden { cache, wanted: "push to" });
+        let refusal = Refusal::from(PublishError::Forbidden { cache });
         assert_eq!(refusal.code, RefusalCode::Forbidden);
         assert!(refusal.sentence.contains("'main'"), "{refusal}");
     }
@@ -81,6 +85,8 @@ mod tests {
     fn chunks_that_vanished_are_worth_another_try() {
         let vanished = StoreError::ChunksVanished { nar_hash: Sha256Hash::of(b"a"), count: 1 };
         assert_eq!(Refusal::from(PublishError::Store(vanished)).code, RefusalCode::Busy);
+        let deleted = Refusal::from(PublishError::Store(StoreError::NoSuchCache));
+        assert_eq!(deleted.code, RefusalCode::NoSuchCache);
         assert_eq!(
             Refusal::from(PublishError::Store(StoreError::Closed)).code,
             RefusalCode::ShuttingDown

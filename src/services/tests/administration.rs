@@ -84,7 +84,7 @@ async fn a_check_tells_sound_from_damaged() {
     let report = ended(&test).await.result.unwrap();
     assert_eq!(report.damaged, [""; 0]);
     assert!(report.records > 10, "{report:?}");
-    let scope = test.services.caches.root_scope();
+    let scope = test.services.caches.root_scope(None);
     let hash = path.info.store_path.hash();
     assert!(test.services.lookup.narinfo(&scope, hash).await.unwrap().is_some());
 

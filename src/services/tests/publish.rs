@@ -9,7 +9,7 @@ use crate::wire::message::InlineChunk;
 use crate::wire::{Refusal, RefusalCode};
 
 async fn narinfo(test: &TestServices, cache: &str, path: &TestPath) -> Option<NarInfo> {
-    let scope = test.services.caches.public_scope(cache).unwrap();
+    let scope = test.services.caches.scope(cache, None).unwrap();
     let found = test.services.lookup.narinfo(&scope, path.info.store_path.hash()).await.unwrap();
     found.map(|found| str::from_utf8(&found.text).unwrap().parse().unwrap())
 }
@@ -89,7 +89,7 @@ async fn a_path_is_served_with_its_last_reference() {
     let missing = vec![low.info.store_path.base_name().to_owned()];
     assert_eq!(outcome, PushOutcome::Hidden { missing });
     assert!(narinfo(&test, "main", &high).await.is_none());
-    let scope = test.services.caches.root_scope();
+    let scope = test.services.caches.root_scope(None);
     let nar = test.services.lookup.nar(&scope, high.info.nar_hash).await.unwrap();
     assert!(nar.is_none(), "a hidden path's NAR is hidden too");
 
@@ -213,7 +213,7 @@ async fn a_damaged_chunk_is_asked_for_again_and_healed() {
     let path = TestPath::new("a", &[], &noise(1, 900_000));
     test.push("main", &path).await.unwrap();
     test.damage();
-    let scope = test.services.caches.root_scope();
+    let scope = test.services.caches.root_scope(None);
     let file = test.services.lookup.nar(&scope, path.info.nar_hash).await.unwrap().unwrap();
     let mut stream = test.services.lookup.read_file(&file, 0, file.file_size);
     let broken = loop {

@@ -7,12 +7,8 @@ use crate::store::Right;
 async fn the_store_tells_of_what_the_rights_allow() {
     let test = TestServices::new().await;
     for name in ["private", "secret"] {
-        let request = CacheRequest {
-            name: name.parse().unwrap(),
-            is_public: false,
-            description: String::new(),
-            priority: 30,
-        };
+        let name = name.parse().unwrap();
+        let request = CacheRequest { is_public: false, ..CacheRequest::named(name) };
         test.services.caches.create(request).await.unwrap();
     }
     let caches = test.services.caches.all();
@@ -60,12 +56,7 @@ async fn the_store_tells_of_what_the_rights_allow() {
 async fn a_cache_without_a_right_is_not_there() {
     let test = TestServices::new().await;
     let name: CacheName = "private".parse().unwrap();
-    let request = CacheRequest {
-        name: name.clone(),
-        is_public: false,
-        description: String::new(),
-        priority: 30,
-    };
+    let request = CacheRequest { is_public: false, ..CacheRequest::named(name.clone()) };
     test.services.caches.create(request).await.unwrap();
     let (_, text) = test.services.tokens.create(per_cache("main", Right::ReadWrite)).await.unwrap();
     let caller = test.services.auth.check(&text.to_secret_text()).await.unwrap();

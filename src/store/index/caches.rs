@@ -44,6 +44,26 @@ pub struct NewCache {
     pub created_at: UnixSeconds,
 }
 
+/// What of a cache can change: all of it but name, identity and age.
+#[derive(Clone, Debug)]
+pub struct CacheUpdate {
+    /// Whether anybody may read it.
+    pub is_public: bool,
+    /// Whose signatures its paths carry.
+    pub signing: SigningMode,
+    /// What `nix-cache-info` says.
+    pub priority: u32,
+    /// Place in the list of caches that the root answers for; `None`: it is not in it.
+    pub root_position: Option<u32>,
+    /// A sentence for people.
+    pub description: String,
+    /// The managed key of a cache that becomes managed and never had one; not looked at where
+    /// there is one.
+    pub first_key: Option<SecretKey>,
+    /// Keys to register, beside those that are.
+    pub public_keys: Vec<PublicKey>,
+}
+
 /// A cache as it is.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -65,7 +85,8 @@ pub struct Cache {
     pub description: String,
     /// When it was made.
     pub created_at: UnixSeconds,
-    /// Its managed keys, newest first.
+    /// Its managed keys, newest first. None while it is self-signed: the secrets of a cache that
+    /// was managed before stay in the index, for the day it is so again.
     pub keys: Vec<SecretKey>,
     /// Registered public keys of a self-signed cache, in the order they came.
     pub public_keys: Vec<PublicKey>,
@@ -110,12 +131,51 @@ pub(in crate::store) fn insert(
             .prepare_cached("INSERT INTO cache_keys (cache, secret) VALUES (?, ?)")?
             .execute(params![id.0, key.to_secret_text()])?;
     }
-    for key in &new.public_keys {
-        connection
-            .prepare_cached("INSERT INTO cache_public_keys (cache, key) VALUES (?, ?)")?
-            .execute(params![id.0, key.to_string()])?;
-    }
+    register(connection, id, &new.public_keys)?;
     Ok(id)
+}
+
+fn register(connection: &Connection, id: CacheId, keys: &[PublicKey]) -> Result<(), StoreError> {
+    let sql = "INSERT INTO cache_public_keys (cache, key) SELECT ?1, ?2
+               WHERE NOT EXISTS (SELECT 1 FROM cache_public_keys WHERE cache = ?1 AND key = ?2)";
+    for key in keys {
+        connection.prepare_cached(sql)?.execute(params![id.0, key.to_string()])?;
+    }
+    Ok(())
+}
+
+/// Changes a cache.
+///
+/// # Errors
+///
+/// [`StoreError::NoSuchCache`] if it was deleted.
+pub(in crate::store) fn change(
+    connection: &Connection,
+    id: CacheId,
+    update: &CacheUpdate,
+) -> Result<(), StoreError> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE caches SET is_public = ?, self_signed = ?, priority = ?, root_position = ?,
+                    description = ? WHERE id = ?",
+        )?
+        .execute(params![
+            update.is_public,
+            update.signing == SigningMode::SelfSigned,
+            update.priority,
+            update.root_position,
+            update.description,
+            id.0,
+        ])?;
+    if changed == 0 {
+        return Err(StoreError::NoSuchCache);
+    }
+    if let (SigningMode::Managed, Some(key)) = (update.signing, &update.first_key) {
+        let sql = "INSERT INTO cache_keys (cache, secret) SELECT ?1, ?2
+                   WHERE NOT EXISTS (SELECT 1 FROM cache_keys WHERE cache = ?1)";
+        connection.prepare_cached(sql)?.execute(params![id.0, key.to_secret_text()])?;
+    }
+    register(connection, id, &update.public_keys)
 }
 
 /// All caches, by name.
@@ -181,7 +241,7 @@ pub(in crate::store) fn update(
     Ok(())
 }
 
-/// Takes a cache away with all its paths.
+/// Takes a cache away with all its paths, keys and grants.
 pub(in crate::store) fn delete(connection: &Connection, id: CacheId) -> Result<(), StoreError> {
     for sql in [
         "DELETE FROM waiting WHERE cache = ?",
@@ -197,11 +257,8 @@ fn from_row(connection: &Connection, row: &Row<'_>) -> Result<Cache, StoreError>
     let id: i64 = row.get(0)?;
     let name: String = row.get(2)?;
     let self_signed: bool = row.get(4)?;
-    let keys = texts(
-        connection,
-        "SELECT secret FROM cache_keys WHERE cache = ? ORDER BY number DESC",
-        id,
-    )?;
+    let sql = "SELECT secret FROM cache_keys WHERE cache = ? ORDER BY number DESC";
+    let keys = if self_signed { Vec::new() } else { texts(connection, sql, id)? };
     let public_keys =
         texts(connection, "SELECT key FROM cache_public_keys WHERE cache = ? ORDER BY number", id)?;
     Ok(Cache {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::formats::signature::Signature;
+use crate::formats::signature::{PublicKey, Signature};
 use crate::formats::{PathInfo, Sha256Hash, StorePath, StorePathHash};
 use crate::store::UnixSeconds;
 use crate::store::error::StoreError;
@@ -61,17 +61,17 @@ pub(in crate::store) struct Standing {
     pub(in crate::store) signatures: Vec<Signature>,
 }
 
+/// What [`record`] reads behind the columns of the NAR, and from where.
+const RECORD: &str = "base_name, refs, deriver, ca, signatures, visible, pushed_at
+                      FROM paths JOIN nars ON nars.id = paths.nar WHERE cache = ?";
+
 /// A path in a cache with its NAR.
 pub(in crate::store) fn get(
     connection: &Connection,
     cache: CacheId,
     hash: StorePathHash,
 ) -> Result<Option<PathRecord>, StoreError> {
-    let sql = format!(
-        "SELECT {}, base_name, refs, deriver, ca, signatures, visible, pushed_at
-         FROM paths JOIN nars ON nars.id = paths.nar WHERE cache = ? AND hash = ?",
-        nars::JOINED
-    );
+    let sql = format!("SELECT {}, {RECORD} AND hash = ?", nars::JOINED);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![cache.0, hash.as_bytes()])?;
     rows.next()?.map(record).transpose()
@@ -237,6 +237,27 @@ pub(in crate::store) fn count_in(
     let sql = "SELECT count(*) FILTER (WHERE visible), count(*) FILTER (WHERE NOT visible)
                FROM paths WHERE cache = ?";
     Ok(connection.query_row(sql, [cache.0], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
+/// Visible paths of one cache: those with a signature by one of `keys`, and the others.
+pub(in crate::store) fn count_signed(
+    connection: &Connection,
+    cache: CacheId,
+    keys: &[PublicKey],
+) -> Result<(u64, u64), StoreError> {
+    let sql = format!("SELECT {}, {RECORD} AND visible", nars::JOINED);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([cache.0])?;
+    let (mut signed, mut others) = (0, 0);
+    while let Some(row) = rows.next()? {
+        let info = record(row)?.info;
+        let fingerprint = info.fingerprint();
+        let is_by = |key: &PublicKey| {
+            info.signatures.iter().any(|it| key.verifies(fingerprint.as_bytes(), it))
+        };
+        *(if keys.iter().any(is_by) { &mut signed } else { &mut others }) += 1;
+    }
+    Ok((signed, others))
 }
 
 /// How many paths are visible, and how many hidden.

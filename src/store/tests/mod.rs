@@ -1,6 +1,7 @@
 //! The store through its public surface, on real folders; and what it does to be tested hard:
 //! damage, copies of the folder at any moment, disks that fail.
 
+mod caches;
 mod crash;
 mod damage;
 mod disk;

@@ -2,13 +2,13 @@
 //! (`src/libstore/filetransfer.cc`, Nix 2.35).
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
 
-use crate::services::StoreError;
 use crate::services::chain::Chain;
+use crate::services::{AuthError, StoreError};
 
 /// Whoever keeps it must ask again: what is missing now may be pushed in a moment.
 pub(super) const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
@@ -20,6 +20,10 @@ pub(super) const KEEP_NOT: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) enum ReadError {
     /// It is not here.
     NotFound,
+    /// There is no such cache that the reader may read. Nothing tells whether there is one.
+    NoSuchCache,
+    /// The same, to a reader without a good token; and why the one that was shown is none.
+    Unauthorised(Option<AuthError>),
     /// It cannot be told whether it is here. For Nix that must look like a miss: it would try
     /// again on 5xx instead of asking elsewhere.
     Unreadable(StoreError),
@@ -35,6 +39,8 @@ impl IntoResponse for ReadError {
     fn into_response(self) -> Response {
         let (text, keep) = match self {
             Self::NotFound => ("not found\n", ASK_AGAIN),
+            Self::NoSuchCache => ("there is no such cache that this token may read\n", KEEP_NOT),
+            Self::Unauthorised(why) => return unauthorised(why.as_ref()),
             Self::Unreadable(error) => {
                 error!(error = %Chain(&error), "The store cannot be read; answered 'not found'");
                 ("not found, as the box cannot read its store; its log says why\n", KEEP_NOT)
@@ -44,6 +50,21 @@ impl IntoResponse for ReadError {
         response.headers_mut().insert(CACHE_CONTROL, keep);
         response
     }
+}
+
+/// Answers with 401. For Nix up to 2.34 that is a miss, later an error after which it asks the
+/// next substituter (`src/libstore/filetransfer.cc`).
+fn unauthorised(why: Option<&AuthError>) -> Response {
+    let why = why.map_or_else(String::new, |why| format!("{why}\n"));
+    let text = format!(
+        "there is no public cache of this name; if it is a private one, a token that may read it \
+         has to come along, as a password (netrc) or 'Authorization: Bearer'\n{why}"
+    );
+    let mut response = short_text(StatusCode::UNAUTHORIZED, text);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, KEEP_NOT);
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"larder\""));
+    response
 }
 
 /// A text of one screen at most.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod conditional;
+mod credentials;
 mod error;
 mod health;
 mod range;

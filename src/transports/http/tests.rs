@@ -2,13 +2,15 @@
 
 mod connections;
 mod paging;
+mod private;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{
     ACCEPT_RANGES, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde_json::{Value, json};
@@ -89,7 +91,8 @@ async fn a_cache_says_what_it_is() {
         assert_eq!(answer.text(), "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n");
         assert_eq!(answer.header(CONTENT_TYPE), "text/x-nix-cache-info");
     }
-    assert_eq!(get(&router, "/nowhere/nix-cache-info").await.status, StatusCode::NOT_FOUND);
+    let nowhere = get(&router, "/nowhere/nix-cache-info").await;
+    assert_eq!(nowhere.status, StatusCode::UNAUTHORIZED, "it might be a private one");
     test.stop().await;
 }
 
@@ -125,7 +128,7 @@ async fn a_miss_is_a_short_404_that_nobody_keeps() {
     for url in [
         format!("/{absent}.narinfo"),
         format!("/main/{absent}.narinfo"),
-        format!("/nowhere/{there}.narinfo"),
+        format!("/No_Where/{there}.narinfo"),
         format!("/{absent}.ls"),
         format!("/nar/{}.nar", other.info.nar_hash.to_base32()),
         format!("/other/nar/{nar}.nar"),

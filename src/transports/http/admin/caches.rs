@@ -1,17 +1,16 @@
 //! `caches`
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::formats::CacheName;
 use crate::formats::signature::PublicKey;
-use crate::services::caches::PRIORITY_DEFAULT;
 use crate::services::status::CacheStatus;
-use crate::services::{CacheRequest, CreateCacheError, SigningMode};
+use crate::services::{
+    CacheChanges, CacheError, CacheRequest, RootPlace, SigningMode, SigningRequest,
+};
 use crate::transports::http::admin::input::Input;
 use crate::transports::http::admin::problem::Problem;
 use crate::transports::http::router::SharedServices;
@@ -21,9 +20,54 @@ use crate::transports::http::router::SharedServices;
 pub(super) struct NewCacheBody {
     name: String,
     public: Option<bool>,
+    signing: Option<SigningBody>,
+    #[serde(default)]
+    public_keys: Vec<String>,
     #[serde(default)]
     description: String,
     priority: Option<u32>,
+    root_position: Option<RootBody>,
+}
+
+/// What is not said stays; `root_position: null` takes a cache out of the root.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangesBody {
+    public: Option<bool>,
+    signing: Option<SigningBody>,
+    #[serde(default)]
+    public_keys: Vec<String>,
+    description: Option<String>,
+    priority: Option<u32>,
+    #[serde(default, deserialize_with = "said")]
+    root_position: Option<Option<RootBody>>,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SigningBody {
+    Managed,
+    SelfSigned,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+enum RootBody {
+    At(u32),
+    Word(LastBody),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LastBody {
+    Last,
+}
+
+/// Tells a field that is `null` from one that is not there.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 #[derive(Debug, Serialize)]
@@ -31,7 +75,7 @@ pub(super) struct CacheBody {
     name: CacheName,
     url_path: String,
     public: bool,
-    signing: &'static str,
+    signing: SigningBody,
     public_keys: Vec<PublicKey>,
     priority: u32,
     root_position: Option<u32>,
@@ -55,8 +99,8 @@ impl From<CacheStatus> for CacheBody {
             url_path: format!("/{}", cache.name),
             public: cache.is_public,
             signing: match cache.signing {
-                SigningMode::Managed => "managed",
-                SigningMode::SelfSigned => "self-signed",
+                SigningMode::Managed => SigningBody::Managed,
+                SigningMode::SelfSigned => SigningBody::SelfSigned,
             },
             public_keys: managed.chain(cache.public_keys.iter().cloned()).collect(),
             priority: cache.priority,
@@ -83,11 +127,16 @@ pub(super) async fn create(
     State(services): SharedServices,
     Input(body): Input<NewCacheBody>,
 ) -> Result<(StatusCode, Json<CacheBody>), Problem> {
-    let NewCacheBody { name, public, description, priority } = body;
-    let name = parse_name(&name)?;
-    let priority = priority.unwrap_or(PRIORITY_DEFAULT);
-    let is_public = public.unwrap_or(true);
-    let request = CacheRequest { name, is_public, description, priority };
+    let signing = signing(body.signing.or(Some(SigningBody::Managed)), &body.public_keys)?;
+    let as_usual = CacheRequest::named(parse_name(&body.name)?);
+    let request = CacheRequest {
+        is_public: body.public.unwrap_or(as_usual.is_public),
+        signing: signing.unwrap_or(as_usual.signing),
+        description: body.description,
+        priority: body.priority.unwrap_or(as_usual.priority),
+        root: place(body.root_position),
+        name: as_usual.name,
+    };
     let cache = services.caches.create(request).await?;
     let made = CacheStatus { cache, paths_visible: 0, paths_hidden: 0 };
     Ok((StatusCode::CREATED, Json(made.into())))
@@ -98,10 +147,75 @@ pub(super) async fn show(
     State(services): SharedServices,
     Path(name): Path<String>,
 ) -> Result<Json<CacheBody>, Problem> {
-    // What cannot be a name is no cache's either.
-    let cache = name.parse().ok().and_then(|name| services.caches.get(&name));
-    let cache = cache.ok_or_else(|| no_such_cache(&name))?;
-    Ok(Json(services.status.cache(Arc::clone(&cache)).await?.into()))
+    let name = known_name(name)?;
+    let cache = services.caches.get(&name).ok_or_else(|| CacheError::NoSuchCache(name))?;
+    Ok(Json(services.status.cache(cache).await?.into()))
+}
+
+/// `PATCH caches/NAME`
+pub(super) async fn change(
+    State(services): SharedServices,
+    Path(name): Path<String>,
+    Input(body): Input<ChangesBody>,
+) -> Result<Json<CacheBody>, Problem> {
+    let changes = CacheChanges {
+        is_public: body.public,
+        signing: signing(body.signing, &body.public_keys)?,
+        description: body.description,
+        priority: body.priority,
+        root: body.root_position.map(place),
+        force: body.force,
+    };
+    let cache = services.caches.update(&known_name(name)?, changes).await?;
+    Ok(Json(services.status.cache(cache).await?.into()))
+}
+
+/// `DELETE caches/NAME`; answers with what it was.
+pub(super) async fn delete(
+    State(services): SharedServices,
+    Path(name): Path<String>,
+) -> Result<Json<CacheBody>, Problem> {
+    let name = known_name(name)?;
+    let cache = services.caches.get(&name).ok_or_else(|| CacheError::NoSuchCache(name.clone()))?;
+    let was = services.status.cache(cache).await?;
+    services.caches.delete(&name).await?;
+    Ok(Json(was.into()))
+}
+
+fn place(root: Option<RootBody>) -> RootPlace {
+    match root {
+        None => RootPlace::Out,
+        Some(RootBody::Word(LastBody::Last)) => RootPlace::Last,
+        Some(RootBody::At(position)) => RootPlace::At(position),
+    }
+}
+
+fn signing(mode: Option<SigningBody>, keys: &[String]) -> Result<Option<SigningRequest>, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let parse = |key: &String| {
+        key.parse::<PublicKey>().map_err(|error| bad(format!("the public key '{key}': {error}")))
+    };
+    match mode {
+        Some(SigningBody::SelfSigned) => {
+            let public_keys = keys.iter().map(parse).collect::<Result<_, _>>()?;
+            Ok(Some(SigningRequest::SelfSigned { public_keys }))
+        }
+        _ if !keys.is_empty() => {
+            Err(bad("public keys are registered with self-signed caches alone".to_owned()))
+        }
+        Some(SigningBody::Managed) => Ok(Some(SigningRequest::Managed)),
+        None => Ok(None),
+    }
+}
+
+/// A name in a path. What cannot be a name is no cache's either.
+fn known_name(name: String) -> Result<CacheName, Problem> {
+    name.parse().map_err(|_no_name| {
+        let detail = format!(
+            "there is no cache called '{name}'; `larder cache list` shows those that there are"
+        );
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    })
 }
 
 pub(super) fn parse_name(name: &str) -> Result<CacheName, Problem> {
@@ -116,16 +230,15 @@ pub(super) fn no_such_cache(name: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
-impl From<CreateCacheError> for Problem {
-    fn from(error: CreateCacheError) -> Self {
+impl From<CacheError> for Problem {
+    fn from(error: CacheError) -> Self {
         let status = match &error {
-            CreateCacheError::Exists(_) => StatusCode::CONFLICT,
-            CreateCacheError::Priority(_) | CreateCacheError::Description => {
-                StatusCode::BAD_REQUEST
+            CacheError::Exists(_) | CacheError::Unsigned { .. } => StatusCode::CONFLICT,
+            CacheError::NoSuchCache(_) => StatusCode::NOT_FOUND,
+            CacheError::Priority(_) | CacheError::Description => StatusCode::BAD_REQUEST,
+            CacheError::NoRandomness(_) | CacheError::KeyName(_) | CacheError::Store(_) => {
+                return Self::internal(&error);
             }
-            CreateCacheError::NoRandomness(_)
-            | CreateCacheError::KeyName(_)
-            | CreateCacheError::Store(_) => return Self::internal(&error),
         };
         Self::new(status, error.to_string())
     }

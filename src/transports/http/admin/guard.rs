@@ -1,14 +1,13 @@
 //! Who may administer: whoever has a personal token, and over HTTP only on the box itself.
 
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use data_encoding::BASE64;
 
 use crate::services::Caller;
 use crate::transports::http::admin::problem::Problem;
+use crate::transports::http::credentials::token_of;
 use crate::transports::http::router::{Peer, SharedServices};
 use crate::transports::origin::origin_of;
 
@@ -26,7 +25,7 @@ pub(super) async fn admit(
                         nobody can listen; from elsewhere use the larder command, which comes by QUIC";
         return Problem::new(StatusCode::FORBIDDEN, sentence).into();
     };
-    let Some(token) = token(request.headers()) else {
+    let Some(token) = token_of(request.headers()) else {
         let sentence = "a personal token is needed, as 'Authorization: Bearer TOKEN'; on the box \
                         it is in the file admin.token of the data folder";
         return Problem::new(StatusCode::UNAUTHORIZED, sentence).into();
@@ -47,44 +46,4 @@ pub(super) async fn require_personal(request: Request, next: Next) -> Response {
     }
     let sentence = "administration needs a personal token, and this one is for caches";
     Problem::new(StatusCode::FORBIDDEN, sentence).into_response()
-}
-
-/// The token of `Authorization`: after `Bearer`, or as the password of `Basic`, whatever the
-/// login (RFC 6750, 2.1; RFC 7617, 2).
-fn token(headers: &HeaderMap) -> Option<String> {
-    let (scheme, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let rest = rest.trim();
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(rest.to_owned());
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let login = String::from_utf8(BASE64.decode(rest.as_bytes()).ok()?).ok()?;
-    login.split_once(':').map(|(_login, password)| password.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(value: &str) -> Option<String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, value.parse().unwrap());
-        token(&headers)
-    }
-
-    #[test]
-    fn bearer_and_basic_are_alike() {
-        let basic = |text: &str| format!("Basic {}", BASE64.encode(text.as_bytes()));
-        assert_eq!(of("Bearer ldr_x").as_deref(), Some("ldr_x"));
-        assert_eq!(of("bearer  ldr_x").as_deref(), Some("ldr_x"));
-        for login in ["", "anybody", "ldr"] {
-            let value = basic(&format!("{login}:ldr_x"));
-            assert_eq!(of(&value).as_deref(), Some("ldr_x"), "{login}");
-        }
-        for value in ["", "Bearer", "Basic ldr_x", &basic("ldr_x"), "Digest x", "ldr_x"] {
-            assert_eq!(of(value), None, "{value}");
-        }
-    }
 }

@@ -42,7 +42,7 @@ pub type AdminFunction =
 fn router() -> Router<Arc<Services>> {
     Router::new()
         .route("/caches", get(caches::list).post(caches::create))
-        .route("/caches/{name}", get(caches::show))
+        .route("/caches/{name}", get(caches::show).patch(caches::change).delete(caches::delete))
         .route("/caches/{name}/log", get(log::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))

@@ -6,6 +6,7 @@ mod cache_info;
 mod listing;
 mod nar;
 mod narinfo;
+mod scope;
 mod target;
 
 use axum::extract::{Request, State};
@@ -27,35 +28,39 @@ pub(super) async fn answer(State(services): SharedServices, request: Request) ->
     let (request, _body) = request.into_parts();
     let target = Target::parse(request.uri.path());
     let kind = target.as_ref().map_or(RequestKind::Other, |target| kind_of(&target.resource));
-    let response = if matches!(request.method, Method::GET | Method::HEAD) {
-        let answered = match target {
-            Some(target) => read(&services, target, &request).await,
-            None => Err(ReadError::NotFound),
-        };
-        answered.unwrap_or_else(ReadError::into_response)
-    } else {
-        refuse(&request.method)
+    let response = match (&request.method, target) {
+        (&Method::GET | &Method::HEAD, Some(target)) => read(&services, target, &request).await,
+        (&Method::GET | &Method::HEAD, None) => ReadError::NotFound.into_response(),
+        (method, _) => refuse(method),
     };
     services.metrics.request(kind, response.status().as_u16());
     response
 }
 
-async fn read(
+async fn read(services: &Services, target: Target<'_>, request: &Parts) -> Response {
+    match scope::find(services, target.cache, &request.headers).await {
+        Ok(scope) => {
+            let answered = read_in(services, &scope, target, request).await;
+            let response = answered.unwrap_or_else(ReadError::into_response);
+            scope::mark(response, &scope, target.cache.is_none())
+        }
+        Err(error) => scope::refusal(error),
+    }
+}
+
+async fn read_in(
     services: &Services,
+    scope: &Scope,
     target: Target<'_>,
     request: &Parts,
 ) -> Result<Response, ReadError> {
-    let scope = match target.cache {
-        Some(name) => services.caches.public_scope(name).ok_or(ReadError::NotFound)?,
-        None => services.caches.root_scope(),
-    };
     let lookup = &services.lookup;
     match target.resource {
-        Resource::About => Ok(about(services, &scope, target.cache)),
-        Resource::CacheInfo => Ok(cache_info::answer(&scope)),
-        Resource::NarInfo(hash) => narinfo::answer(lookup, &scope, hash, request).await,
-        Resource::Nar(name) => nar::answer(lookup, &scope, name, request).await,
-        Resource::Listing(hash) => listing::answer(lookup, &scope, hash).await,
+        Resource::About => Ok(about(services, scope, target.cache)),
+        Resource::CacheInfo => Ok(cache_info::answer(scope)),
+        Resource::NarInfo(hash) => narinfo::answer(lookup, scope, hash, request).await,
+        Resource::Nar(name) => nar::answer(lookup, scope, name, request).await,
+        Resource::Listing(hash) => listing::answer(lookup, scope, hash).await,
     }
 }
 
