@@ -167,7 +167,9 @@ fn data_of_a_newer_larder_is_refused_and_left_alone() {
     running.terminate();
     running.exit_code();
     let version = place.data().join("VERSION");
-    let newer = fs::read_to_string(&version).expect("VERSION").replace('1', "1000");
+    let written = fs::read_to_string(&version).expect("VERSION");
+    let newer = written.replace(|digit: char| digit.is_ascii_digit(), "1000");
+    assert_ne!(newer, written, "it says a format");
     fs::write(&version, &newer).expect("VERSION");
 
     let (code, said) = place.refused(&[]);
