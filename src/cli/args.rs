@@ -32,19 +32,20 @@ const HELP: &str = "\
 {usage-heading} {usage}
 
 On the box:
-  serve       Run the box
-  cache       Create and list caches
-  token       Create, list and revoke tokens
-  status      Show how the box is
-  fsck        Read and verify everything that is stored
+  serve             Run the box
+  cache             Create and list caches
+  token             Create, list and revoke tokens
+  status            Show how the box is
+  fsck              Read and verify everything that is stored
 
 On a user's machine:
-  discover    List the boxes on this network
-  authtoken   Save a token
-  push        Push store paths with all they refer to
+  discover          List the boxes on this network
+  authtoken         Save a token
+  generate-keypair  Make a signing key for a self-signed cache
+  push              Push store paths with all they refer to
 
 Anywhere:
-  version     Show the version
+  version           Show the version
 
 'larder COMMAND --help' tells more.
 
@@ -130,6 +131,11 @@ pub(super) enum Command {
     /// The token goes into the client's configuration file, which only its owner may read. It is
     /// shown to the box that it is for and to no other.
     Authtoken(AuthtokenArgs),
+    /// Make a signing key for a self-signed cache
+    ///
+    /// The secret half stays on this machine and is printed once, to be backed up; the public half
+    /// is registered with the cache, which takes a personal token.
+    GenerateKeypair(GenerateKeypairArgs),
     /// Push store paths with all they refer to
     ///
     /// Only what the box lacks travels; an interrupted push goes on where it was. Needs a token
@@ -160,7 +166,9 @@ pub(super) struct ServeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
-    /// Create a public cache whose key the box keeps
+    /// Create a public cache
+    ///
+    /// The box keeps its key and signs, unless it is --self-signed.
     Create(CacheCreateArgs),
     /// List the caches
     List,
@@ -170,6 +178,68 @@ pub(super) enum CacheCommand {
         #[arg(value_name = "NAME")]
         name: CacheName,
     },
+    /// Let a new key sign what a managed cache serves
+    ///
+    /// The new key signs first; those before it go on signing for a while, so that their users
+    /// can change over.
+    RotateKey {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// Days that the keys before it go on signing, counted while the box runs
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        retire_after: u32,
+    },
+    /// Register, list and take away the keys of a cache
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Register a public key with a self-signed cache
+    Add {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// The key, as NAME:BASE64
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// List the keys of a cache, retired ones too
+    List {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+    },
+    /// Take a registered key away, or retire a managed one at once
+    Remove {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// The key's name
+        #[arg(value_name = "KEYNAME")]
+        key: String,
+    },
+    /// Let a retired key of a managed cache sign again
+    Restore {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// The key's name
+        #[arg(value_name = "KEYNAME")]
+        key: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GenerateKeypairArgs {
+    /// The self-signed cache
+    #[arg(value_name = "CACHE")]
+    pub(super) cache: CacheName,
+    /// Make a further key although this machine has one for the cache
+    #[arg(long)]
+    pub(super) another: bool,
 }
 
 #[derive(Args, Debug)]
@@ -183,6 +253,12 @@ pub(super) struct CacheCreateArgs {
     /// A line for people
     #[arg(long, value_name = "TEXT")]
     pub(super) description: Option<String>,
+    /// Who pushes signs, with a registered key
+    #[arg(long)]
+    pub(super) self_signed: bool,
+    /// A key to register with it, as NAME:BASE64
+    #[arg(long = "public-key", value_name = "KEY", requires = "self_signed")]
+    pub(super) public_keys: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -256,6 +332,9 @@ pub(super) struct PushArgs {
     /// Push these paths alone, without what they refer to
     #[arg(long)]
     pub(super) no_closure: bool,
+    /// Offer also what the box has, so that it gets this machine's signature
+    #[arg(long)]
+    pub(super) sign_known: bool,
     /// List what would be sent, and send nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -306,7 +385,7 @@ mod tests {
         let command = Cli::command();
         for subcommand in command.get_subcommands() {
             let about = subcommand.get_about().unwrap().to_string();
-            let line = format!("  {:<10}  {about}\n", subcommand.get_name());
+            let line = format!("  {:<16}  {about}\n", subcommand.get_name());
             assert_eq!(HELP.matches(&line).count(), 1, "{line:?}");
         }
         let listed = HELP.lines().filter(|line| line.starts_with("  ")).count();

@@ -6,6 +6,7 @@ use crate::cli::args::{CacheCommand, CacheCreateArgs};
 use crate::cli::context::Context;
 use crate::cli::duration::moment;
 use crate::cli::exit::Exit;
+use crate::cli::key;
 use crate::cli::output;
 use crate::client::administration::{Administration, CacheFacts, NewCache};
 
@@ -29,8 +30,12 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
     let show = |facts: CacheFacts| ShownCache { url: format!("{base}{}", facts.url_path), facts };
     let administration = Administration::over(connection);
     match command {
-        CacheCommand::Create(CacheCreateArgs { name, priority, description }) => {
-            let new = NewCache { name, description, priority };
+        CacheCommand::Create(args) => {
+            let CacheCreateArgs { name, priority, description, self_signed, public_keys } = args;
+            let signing = self_signed.then_some("self-signed");
+            let public_keys = public_keys.iter().map(|key| key::parse(key));
+            let public_keys = public_keys.collect::<Result<_, _>>()?;
+            let new = NewCache { name, description, priority, signing, public_keys };
             let made = show(administration.create_cache(&new).await?);
             context.output.data(&made, |made| {
                 output::facts(&[
@@ -47,6 +52,10 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
             let cache = show(administration.cache(&name).await?);
             context.output.data(&cache, text)?;
         }
+        CacheCommand::RotateKey { name, retire_after } => {
+            key::rotate(context, &administration, &name, retire_after).await?;
+        }
+        CacheCommand::Key(command) => key::run(context, &administration, command).await?,
     }
     administration.close().await;
     Ok(Exit::Done)

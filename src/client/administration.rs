@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::formats::CacheName;
+use crate::formats::signature::PublicKey;
 use crate::transports::quic::{BoxConnection, RequestError};
 use crate::wire::message::AdminRequest;
 
@@ -71,6 +72,23 @@ pub struct NewCache {
     /// See [`CacheFacts::priority`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
+    /// `self-signed`; `None` is `managed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing: Option<&'static str>,
+    /// The first keys of a self-signed cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub public_keys: Vec<PublicKey>,
+}
+
+/// A key of a cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyFacts {
+    /// `NAME:BASE64`.
+    pub public_key: PublicKey,
+    /// `registered`; or of a managed one `signs`, `overlap` or `retired`.
+    pub state: String,
+    /// Seconds of running that a managed key in `overlap` goes on signing.
+    pub seconds_left: Option<u64>,
 }
 
 /// What a token may do with a cache.
@@ -252,6 +270,11 @@ struct Caches {
 }
 
 #[derive(Deserialize)]
+struct Keys {
+    keys: Vec<KeyFacts>,
+}
+
+#[derive(Deserialize)]
 struct Tokens {
     tokens: Vec<TokenFacts>,
 }
@@ -289,6 +312,44 @@ impl Administration {
     /// Makes a cache.
     pub async fn create_cache(&self, new: &NewCache) -> Result<CacheFacts, AdminError> {
         self.post("/caches", new).await
+    }
+
+    /// The keys of a cache, retired ones too.
+    pub async fn keys(&self, cache: &CacheName) -> Result<Vec<KeyFacts>, AdminError> {
+        let answer: Keys = self.get(&format!("/caches/{cache}/keys")).await?;
+        Ok(answer.keys)
+    }
+
+    /// Registers a public key with a self-signed cache.
+    pub async fn register_key(
+        &self,
+        cache: &CacheName,
+        key: &PublicKey,
+    ) -> Result<KeyFacts, AdminError> {
+        let body = serde_json::json!({ "public_key": key });
+        self.post(&format!("/caches/{cache}/keys"), &body).await
+    }
+
+    /// Takes a registered key away, or retires a managed one.
+    pub async fn remove_key(&self, cache: &CacheName, key: &str) -> Result<(), AdminError> {
+        let path = format!("/caches/{cache}/keys/{}", escaped(key));
+        self.ask("DELETE", &path, Vec::new()).await.map(drop)
+    }
+
+    /// Lets a retired managed key sign again.
+    pub async fn restore_key(&self, cache: &CacheName, key: &str) -> Result<(), AdminError> {
+        let path = format!("/caches/{cache}/keys/{}/restore", escaped(key));
+        self.ask("POST", &path, b"{}".to_vec()).await.map(drop)
+    }
+
+    /// Lets a new managed key follow; see [`KeyFacts::seconds_left`] of those before it.
+    pub async fn rotate_key(
+        &self,
+        cache: &CacheName,
+        retire_after_days: u32,
+    ) -> Result<KeyFacts, AdminError> {
+        let body = serde_json::json!({ "retire_after_days": retire_after_days });
+        self.post(&format!("/caches/{cache}/rotate-key"), &body).await
     }
 
     /// All tokens, oldest first, revoked ones too.
@@ -350,6 +411,16 @@ impl Administration {
     }
 }
 
+/// A segment of a path (RFC 3986, 2.1 and 2.3).
+fn escaped(segment: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let escape = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    segment.bytes().map(escape).collect()
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {
     serde_json::from_slice(body).map_err(AdminError::Answer)
 }
@@ -377,7 +448,13 @@ mod tests {
     #[test]
     fn requests_leave_out_what_was_not_said() {
         let name: CacheName = "main".parse().unwrap();
-        let new = NewCache { name: name.clone(), description: None, priority: None };
+        let new = NewCache {
+            name: name.clone(),
+            description: None,
+            priority: None,
+            signing: None,
+            public_keys: vec![],
+        };
         assert_eq!(serde_json::to_string(&new).unwrap(), r#"{"name":"main"}"#);
         let caches = Some(vec![Grant { cache: name, right: TokenRight::ReadWrite }]);
         let new = NewToken { label: None, expires_in_seconds: Some(60), caches };

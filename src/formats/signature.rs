@@ -134,6 +134,15 @@ impl SecretKey {
         &self.name
     }
 
+    /// The same key under another name.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseKeyError::Name`] for a name that cannot stand in a narinfo.
+    pub fn renamed(&self, name: &str) -> Result<Self, ParseKeyError> {
+        Ok(Self { name: checked_name(name)?, key: self.key.clone() })
+    }
+
     /// The half that may be shown.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::info;
 
 use crate::formats::CacheName;
-use crate::formats::signature::{ParseKeyError, SecretKey};
+use crate::formats::signature::{ParseKeyError, PublicKey, SecretKey};
 use crate::services::clock;
+use crate::services::keys;
+use crate::services::keys::KeyError;
 use crate::services::secrets::{NoRandomness, random};
 use crate::store::{Cache, CacheId, NewCache, SigningMode, Store, StoreError};
 
@@ -18,7 +20,7 @@ pub const PRIORITY_DEFAULT: u32 = 30;
 /// Longest description of a cache, in characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 500;
 
-/// A cache to be made: public and managed.
+/// A public cache to be made.
 #[derive(Clone, Debug)]
 pub struct CacheRequest {
     /// Its name.
@@ -28,6 +30,10 @@ pub struct CacheRequest {
     /// What `nix-cache-info` says; at most `i32::MAX`, for Nix reads an `int`
     /// (`src/libstore/binary-cache-store.cc`, 2.34).
     pub priority: u32,
+    /// Whose signatures its paths carry.
+    pub signing: SigningMode,
+    /// The first keys of a self-signed cache.
+    pub public_keys: Vec<PublicKey>,
 }
 
 /// Why a cache was not made.
@@ -43,6 +49,12 @@ pub enum CreateCacheError {
     /// The description is too long, or has more than one line.
     #[error("a description is one line of at most {DESCRIPTION_CHARS_MAX} characters")]
     Description,
+    /// Keys were registered with a managed cache.
+    #[error("the box keeps the key of a managed cache; keys are registered with self-signed ones")]
+    KeysOfManaged,
+    /// A key cannot be registered.
+    #[error("{0}")]
+    Key(#[from] KeyError),
     /// No key could be made.
     #[error("the signing key cannot be made")]
     NoRandomness(#[from] NoRandomness),
@@ -177,27 +189,37 @@ impl Caches {
         self.0.public_names.subscribe()
     }
 
-    /// Makes a public, managed cache with a new key, which is called `NAME.HOST-1`.
+    /// Makes a public cache; a managed one with a new key, which is called `NAME.HOST-1`.
     ///
     /// # Errors
     ///
     /// [`CreateCacheError`]; nothing was made then.
     pub async fn create(&self, request: CacheRequest) -> Result<Arc<Cache>, CreateCacheError> {
-        let CacheRequest { name, description, priority } = request;
+        let CacheRequest { name, description, priority, signing, public_keys } = request;
         check_description(&description)?;
         if i32::try_from(priority).is_err() {
             return Err(CreateCacheError::Priority(priority));
         }
-        let key_name = format!("{name}.{}-1", self.0.key_host);
+        if signing == SigningMode::Managed && !public_keys.is_empty() {
+            return Err(CreateCacheError::KeysOfManaged);
+        }
+        keys::check_first(&self.all(), &public_keys)?;
+        let key = match signing {
+            SigningMode::Managed => {
+                let key_name = format!("{name}.{}-1", self.0.key_host);
+                Some(SecretKey::from_seed(&key_name, &random()?)?)
+            }
+            SigningMode::SelfSigned => None,
+        };
         let new = NewCache {
             name,
             is_public: true,
-            signing: SigningMode::Managed,
+            signing,
             priority,
             root_position: None,
             description,
-            key: Some(SecretKey::from_seed(&key_name, &random()?)?),
-            public_keys: Vec::new(),
+            key,
+            public_keys,
             created_at: clock::now(),
         };
         let _no_other = self.0.changing.lock().await;
@@ -210,7 +232,18 @@ impl Caches {
         Ok(Arc::new(made))
     }
 
-    async fn reload(&self) -> Result<(), StoreError> {
+    /// What the keys of caches made from now on are named after, behind the cache's own name.
+    pub(super) fn key_host(&self) -> &str {
+        &self.0.key_host
+    }
+
+    /// Held while something about a cache changes.
+    pub(super) async fn changing(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().await
+    }
+
+    /// Reads the caches again, after a change. The caller holds [`changing`](Self::changing).
+    pub(super) async fn reload(&self) -> Result<(), StoreError> {
         let snapshot = Snapshot::of(self.0.store.caches().await?);
         self.0.public_names.send_replace(snapshot.public_names());
         *self.0.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);

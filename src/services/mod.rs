@@ -9,6 +9,7 @@ pub mod caches;
 pub mod chain;
 pub mod check;
 pub mod clock;
+pub mod keys;
 pub mod lookup;
 pub mod metrics;
 mod narinfo_cache;
@@ -29,12 +30,13 @@ use crate::store::Store;
 use crate::wire::DeviceId;
 
 pub use crate::store::{
-    Cache, CheckProgress, CheckReport, NarFile, Right, SigningMode, StoreError, StoreStats, Token,
-    TokenId, UnixSeconds,
+    Cache, CheckProgress, CheckReport, ManagedKey, NarFile, Right, SigningMode, StoreError,
+    StoreStats, Token, TokenId, UnixSeconds,
 };
 pub use auth::{Auth, AuthError, Caller};
 pub use caches::{CacheRequest, Caches, CreateCacheError, Scope};
 pub use check::{CheckState, Checks};
+pub use keys::{KeyError, Keys};
 pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
@@ -60,6 +62,8 @@ pub struct Services {
     pub auth: Auth,
     /// Knows caches, and makes them.
     pub caches: Caches,
+    /// Registers and rotates the keys of caches.
+    pub keys: Keys,
     /// Makes, lists and revokes tokens.
     pub tokens: Tokens,
     /// Answers readers.
@@ -89,6 +93,7 @@ impl Services {
         let checks = Checks::new(store.clone(), Arc::clone(&narinfos));
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
+            keys: Keys::new(store.clone(), caches.clone(), Arc::clone(&narinfos)),
             auth: Auth::new(store.clone(), device_id),
             tokens: Tokens::new(store.clone(), caches.clone(), device_id),
             publish: Publisher::new(store.clone(), caches.clone(), narinfos, Arc::clone(&metrics)),

@@ -13,18 +13,30 @@ use crate::services::chain::Chain;
 const LAST_USES_EVERY: Duration = Duration::from_secs(20);
 /// How old the numbers of the store in the metrics may be.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// How often the overlap of managed keys is counted down. What the box runs less than this before
+/// it stops does not count, so a key is retired late, never early.
+const KEYS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Writes down last uses of tokens, counts what is in the store for the metrics, and runs the
 /// checks that are asked for, until `stop` fires. An error ends none of it.
 pub async fn run(services: Services, stop: CancellationToken) {
     let mut last_uses = interval(LAST_USES_EVERY);
     let mut count = interval(COUNT_EVERY);
+    let mut keys = interval(KEYS_EVERY);
+    // A tick comes at once.
+    keys.reset();
+    keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
     last_uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beside = async {
         loop {
             tokio::select! {
                 _ = last_uses.tick() => services.auth.write_last_uses().await,
+                _ = keys.tick() => {
+                    if let Err(error) = services.keys.age(KEYS_EVERY.as_secs()).await {
+                        warn!(error = %Chain(&error), "Cannot write down how old keys are");
+                    }
+                }
                 _ = count.tick() => {
                     if let Err(error) = services.status.count_store().await {
                         warn!(error = %Chain(&error), "Cannot count what is in the store");

@@ -15,4 +15,5 @@ mod quic_client;
 mod readme;
 mod resume;
 mod serve;
+mod signing;
 mod simulation;

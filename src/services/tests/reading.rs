@@ -37,7 +37,13 @@ async fn a_cache_that_is_made_later_is_asked_by_its_name_alone() {
     let test = TestServices::new().await;
     let mut names = test.services.caches.public_names();
     let name: CacheName = "late".parse().unwrap();
-    let request = CacheRequest { name, description: "Late".to_owned(), priority: 7 };
+    let request = CacheRequest {
+        name,
+        description: "Late".to_owned(),
+        priority: 7,
+        signing: SigningMode::Managed,
+        public_keys: Vec::new(),
+    };
     let made = test.services.caches.create(request.clone()).await.unwrap();
     assert_eq!(made.keys[0].name(), "late.office.local-1");
     assert!(names.has_changed().unwrap());
@@ -61,7 +67,13 @@ async fn a_private_cache_is_no_scope_of_anybody() {
     let private = NewCache { is_public: false, ..new_cache("secret", Some(3)) };
     test.store.create_cache(private).await.unwrap();
     let name: CacheName = "another".parse().unwrap();
-    let request = CacheRequest { name, description: String::new(), priority: 30 };
+    let request = CacheRequest {
+        name,
+        description: String::new(),
+        priority: 30,
+        signing: SigningMode::Managed,
+        public_keys: Vec::new(),
+    };
     test.services.caches.create(request).await.unwrap();
 
     assert!(test.services.caches.get(&"secret".parse().unwrap()).is_some());

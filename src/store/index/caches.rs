@@ -64,7 +64,7 @@ pub struct Cache {
     pub description: String,
     /// When it was made.
     pub created_at: UnixSeconds,
-    /// Its managed keys, newest first.
+    /// Its managed keys that sign, newest first.
     pub keys: Vec<SecretKey>,
     /// Registered public keys of a self-signed cache, in the order they came.
     pub public_keys: Vec<PublicKey>,
@@ -198,7 +198,8 @@ fn from_row(connection: &Connection, row: &Row<'_>) -> Result<Cache, StoreError>
     let self_signed: bool = row.get(4)?;
     let keys = texts(
         connection,
-        "SELECT secret FROM cache_keys WHERE cache = ? ORDER BY number DESC",
+        "SELECT secret FROM cache_keys WHERE cache = ? AND (overlap_left IS NULL OR overlap_left > 0)
+         ORDER BY number DESC",
         id,
     )?;
     let public_keys =

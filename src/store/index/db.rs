@@ -10,8 +10,11 @@ use tokio::sync::Semaphore;
 use crate::store::error::StoreError;
 use crate::store::layout;
 
-const STEPS: &[M<'static>] =
-    &[M::up(include_str!("schema/001-first.sql")), M::up(include_str!("schema/002-chunks.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("schema/001-first.sql")),
+    M::up(include_str!("schema/002-chunks.sql")),
+    M::up(include_str!("schema/004-keys.sql")),
+];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// Prepared statements that a connection keeps, a few KiB each.

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use crate::formats::limits::{HANDSHAKE_MAX, QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX};
-use crate::services::{Auth, Caches, Caller, Publisher};
+use crate::formats::signature::SecretKey;
+use crate::services::{Auth, Cache, Caches, Caller, Publisher, SigningMode};
 use crate::transports::quic::receive;
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
@@ -173,12 +174,16 @@ async fn welcome(
 }
 
 fn accesses(caches: &Caches, caller: &Caller) -> Vec<CacheAccess> {
-    let access = |cache: &_| {
+    let access = |cache: &Cache| {
         let (may_read, may_write) = (caller.may_read(cache), caller.may_write(cache));
-        // A managed cache has a key from its creation on; a self-signed one never has any.
-        let managed = cache.keys.iter().map(|key| key.public_key()).collect::<Vec<_>>();
-        let signing = if managed.is_empty() { Signing::SelfSigned } else { Signing::Managed };
-        let public_keys = if managed.is_empty() { cache.public_keys.clone() } else { managed };
+        let (signing, public_keys) = match cache.signing {
+            SigningMode::Managed => {
+                (Signing::Managed, cache.keys.iter().map(SecretKey::public_key).collect())
+            }
+            SigningMode::SelfSigned => {
+                (Signing::SelfSigned, cache.public_keys.iter().rev().cloned().collect())
+            }
+        };
         let name = cache.name.clone();
         CacheAccess { name, may_read, may_write, signing, public_keys }
     };

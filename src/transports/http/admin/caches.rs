@@ -13,6 +13,7 @@ use crate::services::caches::PRIORITY_DEFAULT;
 use crate::services::status::CacheStatus;
 use crate::services::{CacheRequest, CreateCacheError, SigningMode};
 use crate::transports::http::admin::input::Input;
+use crate::transports::http::admin::keys::parse_key;
 use crate::transports::http::admin::problem::Problem;
 use crate::transports::http::router::SharedServices;
 
@@ -23,6 +24,27 @@ pub(super) struct NewCacheBody {
     #[serde(default)]
     description: String,
     priority: Option<u32>,
+    #[serde(default)]
+    signing: SigningBody,
+    #[serde(default)]
+    public_keys: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SigningBody {
+    #[default]
+    Managed,
+    SelfSigned,
+}
+
+impl From<SigningBody> for SigningMode {
+    fn from(signing: SigningBody) -> Self {
+        match signing {
+            SigningBody::Managed => Self::Managed,
+            SigningBody::SelfSigned => Self::SelfSigned,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -82,10 +104,13 @@ pub(super) async fn create(
     State(services): SharedServices,
     Input(body): Input<NewCacheBody>,
 ) -> Result<(StatusCode, Json<CacheBody>), Problem> {
-    let NewCacheBody { name, description, priority } = body;
+    let NewCacheBody { name, description, priority, signing, public_keys } = body;
+    let public_keys = public_keys.iter().map(|key| parse_key(key)).collect::<Result<_, _>>()?;
     let name = parse_name(&name)?;
     let priority = priority.unwrap_or(PRIORITY_DEFAULT);
-    let cache = services.caches.create(CacheRequest { name, description, priority }).await?;
+    let signing = signing.into();
+    let request = CacheRequest { name, description, priority, signing, public_keys };
+    let cache = services.caches.create(request).await?;
     let made = CacheStatus { cache, paths_visible: 0, paths_hidden: 0 };
     Ok((StatusCode::CREATED, Json(made.into())))
 }
@@ -117,9 +142,10 @@ impl From<CreateCacheError> for Problem {
     fn from(error: CreateCacheError) -> Self {
         let status = match &error {
             CreateCacheError::Exists(_) => StatusCode::CONFLICT,
-            CreateCacheError::Priority(_) | CreateCacheError::Description => {
-                StatusCode::BAD_REQUEST
-            }
+            CreateCacheError::Priority(_)
+            | CreateCacheError::Description
+            | CreateCacheError::KeysOfManaged => StatusCode::BAD_REQUEST,
+            CreateCacheError::Key(_) => StatusCode::CONFLICT,
             CreateCacheError::NoRandomness(_)
             | CreateCacheError::KeyName(_)
             | CreateCacheError::Store(_) => return Self::internal(&error),

@@ -7,6 +7,7 @@ mod caches;
 mod check;
 mod guard;
 mod input;
+mod keys;
 mod problem;
 mod status;
 mod tokens;
@@ -20,7 +21,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tower::ServiceExt;
@@ -42,6 +43,10 @@ fn router() -> Router<Arc<Services>> {
     Router::new()
         .route("/caches", get(caches::list).post(caches::create))
         .route("/caches/{name}", get(caches::show))
+        .route("/caches/{name}/keys", get(keys::list).post(keys::register))
+        .route("/caches/{name}/keys/{key}", delete(keys::remove))
+        .route("/caches/{name}/keys/{key}/restore", post(keys::restore))
+        .route("/caches/{name}/rotate-key", post(keys::rotate))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/status", get(status::show))
