@@ -52,8 +52,8 @@ Anywhere:
 Options:
 {options}
 
-Environment: LARDER_HOST, LARDER_AUTH_TOKEN (else CACHIX_AUTH_TOKEN), LARDER_CONFIG (the client's
-file), LARDER_LOG, NO_COLOR, and Nix's NIX_REMOTE, NIX_STATE_DIR, NIX_STORE_DIR.
+Environment: LARDER_HOST, LARDER_AUTH_TOKEN (else CACHIX_AUTH_TOKEN), LARDER_SIGNING_KEY (else
+CACHIX_SIGNING_KEY), LARDER_CONFIG (the client's file), LARDER_LOG, NO_COLOR, and Nix's NIX_REMOTE, NIX_STATE_DIR, NIX_STORE_DIR.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not authorised, 5 box unreachable,
 6 verification failed, 7 done in part, 8 refused for space.
