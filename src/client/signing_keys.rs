@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use data_encoding::BASE64;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::client::secret_file;
@@ -218,12 +217,7 @@ fn parse(variable: &str, text: &str) -> Option<(SecretKey, bool)> {
     if text.contains(':') {
         return text.parse().ok().map(|key| (key, true));
     }
-    let bytes = BASE64.decode(text.as_bytes()).ok()?;
-    let key = match <[u8; SecretKey::SEED_LEN_BYTES]>::try_from(bytes.as_slice()) {
-        Ok(seed) => SecretKey::from_seed(variable, &seed).ok(),
-        Err(_other_length) => format!("{variable}:{text}").parse().ok(),
-    };
-    key.map(|key| (key, false))
+    SecretKey::from_bare_text(variable, text).ok().map(|key| (key, false))
 }
 
 fn read(path: &Path) -> Result<SecretKey, SigningKeyError> {
@@ -241,6 +235,8 @@ fn file_error(action: &'static str, path: &Path, source: io::Error) -> SigningKe
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::BASE64;
+
     use super::*;
 
     const DEVICE: DeviceId = DeviceId([1; 20]);

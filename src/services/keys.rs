@@ -261,7 +261,7 @@ fn next_name(cache: &CacheName, names: &[&str], key_host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::services::tests::cache;
+    use crate::services::tests::{TestServices, cache};
 
     fn public(name: &str, seed: u8) -> PublicKey {
         SecretKey::from_seed(name, &[seed; 32]).unwrap().public_key()
@@ -273,6 +273,28 @@ mod tests {
         assert_eq!(next_name(&main, &[], "box.local"), "main.box.local-1");
         let names = ["main.old-host.lan-9", "main.old-host.lan-10"];
         assert_eq!(next_name(&main, &names, "box.local"), "main.old-host.lan-11");
+    }
+
+    #[tokio::test]
+    async fn an_overlap_ends_with_the_days_that_the_box_ran() {
+        let test = TestServices::new().await;
+        let (keys, caches) = (&test.services.keys, &test.services.caches);
+        let main = "main".parse().unwrap();
+        keys.rotate(&main, 1).await.unwrap();
+        let names = || {
+            let cache = caches.get(&main).unwrap();
+            cache.keys.iter().map(|key| key.name().to_owned()).collect::<Vec<_>>()
+        };
+        keys.age(DAY_SECONDS - 1).await.unwrap();
+        assert_eq!(names(), ["main.office.local-2", "main.office.local-1"]);
+        keys.age(1).await.unwrap();
+        assert_eq!(names(), ["main.office.local-2"]);
+        keys.rotate(&main, 1).await.unwrap();
+        keys.age(u64::from(u32::MAX)).await.unwrap();
+        assert_eq!(names(), ["main.office.local-3"]);
+        keys.restore(&main, "main.office.local-1", 30).await.unwrap();
+        assert_eq!(names(), ["main.office.local-3", "main.office.local-1"]);
+        test.stop().await;
     }
 
     #[test]

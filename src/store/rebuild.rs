@@ -78,16 +78,12 @@ fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<(), StoreError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let old = Connection::open_with_flags(old, flags)?;
-    for (table, columns) in [
-        ("caches", 9),
-        ("cache_keys", 3),
-        ("cache_public_keys", 3),
-        ("tokens", 8),
-        ("token_grants", 3),
-    ] {
-        let places = vec!["?"; columns].join(", ");
-        let mut insert = tx.prepare(&format!("INSERT INTO {table} VALUES ({places})"))?;
+    for table in ["caches", "cache_keys", "cache_public_keys", "tokens", "token_grants"] {
         let mut select = old.prepare(&format!("SELECT * FROM {table}"))?;
+        // By name: an index that was left before a migration has fewer.
+        let (names, columns) = (select.column_names().join(", "), select.column_count());
+        let places = vec!["?"; columns].join(", ");
+        let mut insert = tx.prepare(&format!("INSERT INTO {table} ({names}) VALUES ({places})"))?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let values = (0..columns)
