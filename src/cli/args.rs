@@ -13,7 +13,6 @@ use crate::client::host::Host;
 use crate::formats::BoxName;
 use crate::formats::CacheName;
 use crate::formats::cache_name::ParseCacheNameError;
-use crate::formats::signature::PublicKey;
 use crate::wire::DeviceId;
 
 /// A Nix binary cache for the local network.
@@ -34,28 +33,29 @@ const HELP: &str = "\
 {usage-heading} {usage}
 
 On the box:
-  serve       Run the box
-  cache       Create, list, change and delete caches
-  token       Create, list and revoke tokens
-  log         Show who pushed what
-  status      Show how the box is
-  fsck        Read and verify everything that is stored
+  serve             Run the box
+  cache             Create, list, change and delete caches
+  token             Create, list and revoke tokens
+  log               Show who pushed what
+  status            Show how the box is
+  fsck              Read and verify everything that is stored
 
 On a user's machine:
-  discover    List the boxes on this network
-  authtoken   Save a token
-  push        Push store paths with all they refer to
+  discover          List the boxes on this network
+  authtoken         Save a token
+  generate-keypair  Make a signing key for a self-signed cache
+  push              Push store paths with all they refer to
 
 Anywhere:
-  version     Show the version
+  version           Show the version
 
 'larder COMMAND --help' tells more.
 
 Options:
 {options}
 
-Environment: LARDER_HOST, LARDER_AUTH_TOKEN (else CACHIX_AUTH_TOKEN), LARDER_CONFIG (the client's
-file), LARDER_LOG, NO_COLOR, and Nix's NIX_REMOTE, NIX_STATE_DIR, NIX_STORE_DIR.
+Environment: LARDER_HOST, LARDER_AUTH_TOKEN (else CACHIX_AUTH_TOKEN), LARDER_SIGNING_KEY (else
+CACHIX_SIGNING_KEY), LARDER_CONFIG (the client's file), LARDER_LOG, NO_COLOR, and Nix's NIX_REMOTE, NIX_STATE_DIR, NIX_STORE_DIR.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not authorised, 5 box unreachable,
 6 verification failed, 7 done in part, 8 refused for space.
@@ -139,6 +139,11 @@ pub(super) enum Command {
     /// The token goes into the client's configuration file, which only its owner may read. It is
     /// shown to the box that it is for and to no other.
     Authtoken(AuthtokenArgs),
+    /// Make a signing key for a self-signed cache
+    ///
+    /// The secret half stays on this machine and is printed once, to be backed up; the public half
+    /// is registered with the cache, which takes a personal token.
+    GenerateKeypair(GenerateKeypairArgs),
     /// Push store paths with all they refer to
     ///
     /// Only what the box lacks travels; an interrupted push goes on where it was. Needs a token
@@ -195,6 +200,68 @@ pub(super) enum CacheCommand {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Let a new key sign what a managed cache serves
+    ///
+    /// The new key signs first; those before it go on signing for a while, so that their users
+    /// can change over.
+    RotateKey {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// Days that the keys before it go on signing, counted while the box runs
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        retire_after: u32,
+    },
+    /// Register, list and take away the keys of a cache
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Register a public key with a self-signed cache
+    Add {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// The key, as NAME:BASE64
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// List the keys of a cache, retired ones too
+    List {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+    },
+    /// Take a registered key away, or retire a managed one at once
+    Remove {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// The key's name
+        #[arg(value_name = "KEYNAME")]
+        key: String,
+    },
+    /// Let a retired key of a managed cache sign again
+    Restore {
+        /// The cache
+        #[arg(value_name = "NAME")]
+        name: CacheName,
+        /// The key's name
+        #[arg(value_name = "KEYNAME")]
+        key: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GenerateKeypairArgs {
+    /// The self-signed cache
+    #[arg(value_name = "CACHE")]
+    pub(super) cache: CacheName,
+    /// Make a further key although this machine has one for the cache
+    #[arg(long)]
+    pub(super) another: bool,
 }
 
 #[derive(Args, Debug)]
@@ -210,7 +277,7 @@ pub(super) struct CacheCreateArgs {
     pub(super) self_signed: bool,
     /// A key by which paths may be signed
     #[arg(long = "public-key", value_name = "KEY", requires = "self_signed")]
-    pub(super) public_keys: Vec<PublicKey>,
+    pub(super) public_keys: Vec<String>,
     #[command(flatten)]
     pub(super) common: CacheCommonArgs,
 }
@@ -234,7 +301,7 @@ pub(super) struct CacheSetArgs {
     pub(super) self_signed: bool,
     /// A key by which paths may be signed, beside those that are registered
     #[arg(long = "public-key", value_name = "KEY", requires = "self_signed")]
-    pub(super) public_keys: Vec<PublicKey>,
+    pub(super) public_keys: Vec<String>,
     #[command(flatten)]
     pub(super) common: CacheCommonArgs,
     /// Do not let the box's root URL answer for it
@@ -358,6 +425,9 @@ pub(super) struct PushArgs {
     /// Push these paths alone, without what they refer to
     #[arg(long)]
     pub(super) no_closure: bool,
+    /// Offer also what the box has, so that it gets this machine's signature
+    #[arg(long)]
+    pub(super) sign_known: bool,
     /// List what would be sent, and send nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -408,7 +478,7 @@ mod tests {
         let command = Cli::command();
         for subcommand in command.get_subcommands() {
             let about = subcommand.get_about().unwrap().to_string();
-            let line = format!("  {:<10}  {about}\n", subcommand.get_name());
+            let line = format!("  {:<16}  {about}\n", subcommand.get_name());
             assert_eq!(HELP.matches(&line).count(), 1, "{line:?}");
         }
         let listed = HELP.lines().filter(|line| line.starts_with("  ")).count();

@@ -6,10 +6,12 @@ use crate::cli::args::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetA
 use crate::cli::context::Context;
 use crate::cli::duration::moment;
 use crate::cli::exit::{Complaint, Exit};
+use crate::cli::key;
 use crate::cli::output;
 use crate::client::administration::{
     Administration, CacheChanges, CacheFacts, NewCache, RootPlace, SigningMode,
 };
+use crate::formats::signature::PublicKey;
 
 #[derive(Serialize)]
 struct Caches {
@@ -37,7 +39,7 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
     let administration = Administration::over(connection);
     match command {
         CacheCommand::Create(args) => {
-            let made = show(administration.create_cache(&new_cache(args)).await?);
+            let made = show(administration.create_cache(&new_cache(args)?).await?);
             context.output.data(&made, |made| {
                 output::facts(&[
                     ("URL", made.url.clone()),
@@ -55,7 +57,7 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
         }
         CacheCommand::Set(args) => {
             let name = args.name.clone();
-            let changed = show(administration.change_cache(&name, &changes(args)).await?);
+            let changed = show(administration.change_cache(&name, &changes(args)?).await?);
             context.output.data(&changed, text)?;
         }
         CacheCommand::Delete { name, yes } => {
@@ -70,33 +72,41 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
                 context.output.data(&Deleted { deleted }, |_| String::new())?;
             }
         }
+        CacheCommand::RotateKey { name, retire_after } => {
+            key::rotate(context, &administration, &name, retire_after).await?;
+        }
+        CacheCommand::Key(command) => key::run(context, &administration, command).await?,
     }
     administration.close().await;
     Ok(Exit::Done)
 }
 
-fn new_cache(args: CacheCreateArgs) -> NewCache {
+fn new_cache(args: CacheCreateArgs) -> Result<NewCache, Complaint> {
     let CacheCreateArgs { name, private, self_signed, public_keys, common } = args;
     let changes = CacheChanges {
         public: private.then_some(false),
         signing: self_signed.then_some(SigningMode::SelfSigned),
-        public_keys,
+        public_keys: parsed(&public_keys)?,
         ..common_changes(common)
     };
-    NewCache { name, changes }
+    Ok(NewCache { name, changes })
 }
 
-fn changes(args: CacheSetArgs) -> CacheChanges {
+fn changes(args: CacheSetArgs) -> Result<CacheChanges, Complaint> {
     let common = common_changes(args.common);
     let managed = args.managed.then_some(SigningMode::Managed);
-    CacheChanges {
+    Ok(CacheChanges {
         public: args.private.then_some(false).or(args.public.then_some(true)),
         signing: managed.or(args.self_signed.then_some(SigningMode::SelfSigned)),
-        public_keys: args.public_keys,
+        public_keys: parsed(&args.public_keys)?,
         root_position: args.no_root.then_some(RootPlace::Out).or(common.root_position),
         force: args.force,
         ..common
-    }
+    })
+}
+
+fn parsed(keys: &[String]) -> Result<Vec<PublicKey>, Complaint> {
+    keys.iter().map(|key| key::parse(key)).collect()
 }
 
 fn common_changes(args: CacheCommonArgs) -> CacheChanges {

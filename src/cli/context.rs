@@ -11,6 +11,7 @@ use crate::client::box_client::Connector;
 use crate::client::config::ClientConfig;
 use crate::client::host::{Host, Target};
 use crate::client::places::Places;
+use crate::client::signing_keys::SigningKeys;
 use crate::client::tokens::Purpose;
 use crate::client::{device_key, tokens};
 
@@ -46,6 +47,12 @@ impl Context {
         let target = Target::choose(self.host.clone(), &config, is_box_here);
         let device_seed = device_key::load_or_make(&places.device_key_file)?;
         Ok(Connector { target, tokens, device_seed })
+    }
+
+    /// Where keys for self-signed caches come from.
+    pub(super) fn signing_keys(&self) -> anyhow::Result<SigningKeys> {
+        let folder = self.places()?.signing_keys_folder;
+        Ok(SigningKeys::new(|name| env::var_os(name), folder)?)
     }
 
     /// Connects for administration.

@@ -9,6 +9,7 @@ use crate::client::config::ConfigError;
 use crate::client::host::HostError;
 use crate::client::nix_store::NixStoreError;
 use crate::client::push::PushError;
+use crate::client::signing_keys::SigningKeyError;
 use crate::client::tokens::TokensError;
 use crate::daemon::SettingsError;
 use crate::store::StoreError;
@@ -54,7 +55,7 @@ impl Exit {
         }
     }
 
-    fn from_number(number: u8) -> Self {
+    pub(super) fn from_number(number: u8) -> Self {
         let all = [
             Self::Done,
             Self::Failed,
@@ -121,6 +122,7 @@ fn inner<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     match cause.downcast_ref::<PushError>() {
         Some(PushError::Reach(error)) => return reach(error),
         Some(PushError::Request(error)) => return error,
+        Some(PushError::Signing(error)) => return error,
         _ => {}
     }
     if let Some(AdminError::Request(error)) = cause.downcast_ref() {
@@ -135,6 +137,9 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if cause.is::<ConfigError>() || cause.is::<SettingsError>() {
         return Some(Exit::Usage);
+    }
+    if let Some(error) = cause.downcast_ref::<SigningKeyError>() {
+        return Some(of_signing_key(error));
     }
     if let Some(error) = cause.downcast_ref::<ConnectError>() {
         return Some(of_connect(error));
@@ -167,6 +172,16 @@ fn of_request(error: &RequestError) -> Exit {
         RequestError::Source(_) => Exit::Partly,
         RequestError::Violation(_) => Exit::Failed,
         _ => Exit::Unreachable,
+    }
+}
+
+fn of_signing_key(error: &SigningKeyError) -> Exit {
+    match error {
+        SigningKeyError::Variable(_) | SigningKeyError::NoKey { .. } => Exit::Usage,
+        SigningKeyError::None { .. }
+        | SigningKeyError::NoneRegistered(_)
+        | SigningKeyError::OtherKey { .. } => Exit::NotAuthorised,
+        _ => Exit::Failed,
     }
 }
 

@@ -9,6 +9,8 @@ mod discover;
 mod duration;
 mod exit;
 mod fsck;
+mod generate_keypair;
+mod key;
 mod log;
 mod output;
 mod push;
@@ -69,6 +71,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fsck(_) => block_on(fsck::check(&context)),
         Command::Discover => block_on(discover::run(&context)),
         Command::Authtoken(args) => authtoken::run(&context, &args),
+        Command::GenerateKeypair(args) => block_on(generate_keypair::run(&context, args)),
         Command::Push(args) => block_on(push::run(&context, args)),
         Command::Version => version::run(&context),
     }

@@ -25,14 +25,24 @@ const JOBS_MAX: u32 = 8;
 pub(super) async fn run(context: &Context, args: PushArgs) -> anyhow::Result<Exit> {
     let location = Location::from_variables(|name| env::var_os(name))?;
     let connector = context.connector()?;
-    let PushArgs { cache, paths, jobs, compression_level, omit_deriver, no_closure, dry_run } =
-        args;
+    let PushArgs {
+        cache,
+        paths,
+        jobs,
+        compression_level,
+        omit_deriver,
+        no_closure,
+        sign_known,
+        dry_run,
+    } = args;
+    let signing_keys = context.signing_keys()?;
     let store = location.clone();
     let closure = spawn_blocking(move || closure(store, paths, no_closure))
         .await
         .context("reading the local store failed; this is a defect of larder")??;
     let jobs = jobs.unwrap_or_else(jobs_default);
-    let options = PushOptions { cache, jobs, compression_level, omit_deriver };
+    let options =
+        PushOptions { cache, jobs, compression_level, omit_deriver, signing_keys, sign_known };
     let bar = context.output.bar();
     let tell = Tell::to(draw(context.output.clone(), bar.clone()));
     let push = Push::begin(connector, location, closure, options, tell).await?;

@@ -1,13 +1,21 @@
 //! Administration of a box: `/api/larder/v1/…` over the pinned connection, typed.
 //! docs/admin-api.md describes the requests.
 
+mod caches;
+mod status;
+mod tokens;
+
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::formats::signature::PublicKey;
 use crate::formats::{CacheName, StorePathHash};
 use crate::transports::quic::{BoxConnection, RequestError};
 use crate::wire::message::AdminRequest;
+
+pub use caches::{CacheChanges, CacheFacts, KeyFacts, NewCache, RootPlace, SigningMode};
+pub use status::{BoxStatus, CheckFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts};
+pub use tokens::{Grant, MadeToken, NewToken, PushRecord, TokenFacts, TokenRight};
 
 const ROOT: &str = "/api/larder/v1";
 
@@ -34,306 +42,14 @@ pub enum AdminError {
     Question(#[source] serde_json::Error),
 }
 
-/// A cache, as the box shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheFacts {
-    /// Its name.
-    pub name: String,
-    /// Its place under the box's URL, such as `/main`.
-    pub url_path: String,
-    /// Whether anybody may read it.
-    pub public: bool,
-    /// `managed` or `self-signed`.
-    pub signing: String,
-    /// Keys whose signatures it serves, newest first.
-    pub public_keys: Vec<String>,
-    /// What Nix compares substituters by; the lower is asked first.
-    pub priority: u32,
-    /// Its place in the list that the box's root URL answers for.
-    pub root_position: Option<u32>,
-    /// For people.
-    pub description: String,
-    /// Seconds since 1970.
-    pub created_at: u64,
-    /// Paths that are served.
-    pub paths_visible: u64,
-    /// Paths that wait for references.
-    pub paths_hidden: u64,
-}
-
-/// A cache to be made; what is not said is as usual.
-#[derive(Clone, Debug, Serialize)]
-pub struct NewCache {
-    /// Its name.
-    pub name: CacheName,
-    /// What else it is to be.
-    #[serde(flatten)]
-    pub changes: CacheChanges,
-}
-
-/// What is to be otherwise about a cache; what is not said stays.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct CacheChanges {
-    /// See [`CacheFacts::public`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public: Option<bool>,
-    /// Who signs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signing: Option<SigningMode>,
-    /// Keys to register with a self-signed cache.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub public_keys: Vec<PublicKey>,
-    /// For people.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// See [`CacheFacts::priority`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u32>,
-    /// See [`CacheFacts::root_position`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub root_position: Option<RootPlace>,
-    /// Even if paths that are served now would be good for nobody then.
-    #[serde(skip_serializing_if = "is_false")]
-    pub force: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-const fn is_false(flag: &bool) -> bool {
-    !*flag
-}
-
-/// Who signs what a cache serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SigningMode {
-    /// The box.
-    Managed,
-    /// Who pushes.
-    SelfSigned,
-}
-
-/// A place in the list that the box's root URL answers for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RootPlace {
-    /// None.
-    Out,
-    /// Behind all others.
-    Last,
-    /// By its number; the lower is asked first.
-    At(u32),
-}
-
-impl Serialize for RootPlace {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Out => to.serialize_none(),
-            Self::Last => to.serialize_str("last"),
-            Self::At(position) => to.serialize_u32(*position),
-        }
-    }
-}
-
-/// What a token may do with a cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenRight {
-    /// Read it.
-    Read,
-    /// Push to it.
-    Write,
-    /// Both.
-    ReadWrite,
-}
-
-/// One cache that a token is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// The cache.
-    pub cache: CacheName,
-    /// What may be done.
-    pub right: TokenRight,
-}
-
-/// A token, without its secret. Times are seconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenFacts {
-    /// Its number on the box.
-    pub id: i64,
-    /// For people.
-    pub label: String,
-    /// Whether it may do everything.
-    pub personal: bool,
-    /// The caches that it is for, if it is not personal.
-    pub caches: Vec<Grant>,
-    /// When it was made.
-    pub created_at: u64,
-    /// From when on it is no good.
-    pub expires_at: Option<u64>,
-    /// When it was used last; may be half a minute behind.
-    pub last_used_at: Option<u64>,
-    /// When it was revoked.
-    pub revoked_at: Option<u64>,
-    /// The ID of the only device that may use it.
-    #[serde(default)]
-    pub device: Option<String>,
-}
-
-/// A token to be made.
-#[derive(Clone, Debug, Serialize)]
-pub struct NewToken {
-    /// For people.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-    /// How long it is good.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_in_seconds: Option<u64>,
-    /// The caches that it is for; `None` makes a personal one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub caches: Option<Vec<Grant>>,
-    /// The only device that may use it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-}
-
-/// A token that was just made; its text is shown this once.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct MadeToken {
-    /// The token.
-    pub token: TokenFacts,
-    /// Its text.
-    pub secret: String,
-}
-
-/// A push, by what it left. Times are seconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PushRecord {
-    /// The store path.
-    pub path: String,
-    /// Bytes of its NAR.
-    pub nar_size: u64,
-    /// Whether it is served.
-    pub visible: bool,
-    /// When it came.
-    pub pushed_at: u64,
-    /// The number of the token that it came with.
-    pub token: i64,
-    /// What that is called; `None` where the box does not know it any more.
-    pub token_label: Option<String>,
-    /// The ID of the pusher's device.
-    pub device: String,
-}
-
-/// How the box is. Times are seconds since 1970 by the box's clock.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct BoxStatus {
-    /// Its version of larder.
-    pub version: String,
-    /// What it calls itself.
-    pub name: String,
-    /// Who it is.
-    pub device_id: String,
-    /// When it started.
-    pub started_at: u64,
-    /// Its clock.
-    pub now: u64,
-    /// Its caches, by name.
-    pub caches: Vec<CacheFacts>,
-    /// What is in its store.
-    pub store: StoreFacts,
-    /// Pushes since it started.
-    pub pushes: PushFacts,
-    /// How checks stand.
-    pub check: CheckFacts,
-}
-
-/// What is in a box's store.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StoreFacts {
-    /// Paths that are served.
-    pub paths_visible: u64,
-    /// Paths that wait for references.
-    pub paths_hidden: u64,
-    /// Different NARs.
-    pub nars: u64,
-    /// Their bytes, uncompressed.
-    pub nar_bytes: u64,
-    /// Different chunks.
-    pub chunks: u64,
-    /// Chunks that are known to be damaged.
-    pub damaged_chunks: u64,
-    /// Files of chunks.
-    pub pack_files: u64,
-    /// Their bytes.
-    pub pack_bytes: u64,
-}
-
-/// Pushes, counted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PushFacts {
-    /// Paths that are being pushed now.
-    pub under_way: u64,
-    /// Paths that were stored.
-    pub stored: u64,
-    /// Paths that were there already.
-    pub known: u64,
-    /// Paths that were stored and not shown.
-    pub hidden: u64,
-    /// Paths that were there with another NarHash.
-    pub kept_first: u64,
-    /// Paths that were refused.
-    pub refused: u64,
-}
-
-/// How checks stand.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct CheckFacts {
-    /// The one that runs.
-    pub running: Option<RunningCheck>,
-    /// The last one that ended since the box started.
-    pub last: Option<EndedCheck>,
-}
-
-/// A check that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunningCheck {
-    /// Since when.
-    pub started_at: u64,
-    /// Bytes of packs that were read.
-    pub done_bytes: u64,
-    /// Bytes of packs that there are; 0 before it is known.
-    pub total_bytes: u64,
-}
-
-/// A check that has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndedCheck {
-    /// When it began.
-    pub started_at: u64,
-    /// When it ended.
-    pub ended_at: u64,
-    /// What kept it from looking.
-    pub error: Option<String>,
-    /// Sound records.
-    pub records: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Paths in the index.
-    pub paths: u64,
-    /// What is damaged or lost, a sentence each.
-    pub damaged: Vec<String>,
-}
-
-impl EndedCheck {
-    /// Whether it looked at everything and all was well.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.error.is_none() && self.damaged.is_empty()
-    }
-}
-
 #[derive(Deserialize)]
 struct Caches {
     caches: Vec<CacheFacts>,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    keys: Vec<KeyFacts>,
 }
 
 #[derive(Deserialize)]
@@ -398,6 +114,44 @@ impl Administration {
     /// Deletes a cache with all its paths; what it was.
     pub async fn delete_cache(&self, name: &CacheName) -> Result<CacheFacts, AdminError> {
         read(&self.ask("DELETE", &format!("/caches/{name}"), Vec::new()).await?)
+    }
+
+    /// The keys of a cache, retired ones too.
+    pub async fn keys(&self, cache: &CacheName) -> Result<Vec<KeyFacts>, AdminError> {
+        let answer: Keys = self.get(&format!("/caches/{cache}/keys")).await?;
+        Ok(answer.keys)
+    }
+
+    /// Registers a public key with a self-signed cache.
+    pub async fn register_key(
+        &self,
+        cache: &CacheName,
+        key: &PublicKey,
+    ) -> Result<KeyFacts, AdminError> {
+        let body = serde_json::json!({ "public_key": key });
+        self.post(&format!("/caches/{cache}/keys"), &body).await
+    }
+
+    /// Takes a registered key away, or retires a managed one.
+    pub async fn remove_key(&self, cache: &CacheName, key: &str) -> Result<(), AdminError> {
+        let path = format!("/caches/{cache}/keys/{}", escaped(key));
+        self.ask("DELETE", &path, Vec::new()).await.map(drop)
+    }
+
+    /// Lets a retired managed key sign again.
+    pub async fn restore_key(&self, cache: &CacheName, key: &str) -> Result<(), AdminError> {
+        let path = format!("/caches/{cache}/keys/{}/restore", escaped(key));
+        self.ask("POST", &path, b"{}".to_vec()).await.map(drop)
+    }
+
+    /// Lets a new managed key follow; see [`KeyFacts::seconds_left`] of those before it.
+    pub async fn rotate_key(
+        &self,
+        cache: &CacheName,
+        retire_after_days: u32,
+    ) -> Result<KeyFacts, AdminError> {
+        let body = serde_json::json!({ "retire_after_days": retire_after_days });
+        self.post(&format!("/caches/{cache}/rotate-key"), &body).await
     }
 
     /// All tokens, oldest first, revoked ones too.
@@ -494,6 +248,16 @@ impl Administration {
         }
         Err(refused(response.status, &response.body))
     }
+}
+
+/// A segment of a path (RFC 3986, 2.1 and 2.3).
+fn escaped(segment: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let escape = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    segment.bytes().map(escape).collect()
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {

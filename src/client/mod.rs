@@ -9,4 +9,5 @@ pub mod nix_store;
 pub mod places;
 pub mod push;
 mod secret_file;
+pub mod signing_keys;
 pub mod tokens;

@@ -13,6 +13,8 @@ pub struct Places {
     pub config_file: PathBuf,
     /// The device key; see [`device_key`](crate::client::device_key).
     pub device_key_file: PathBuf,
+    /// Saved signing keys; see [`signing_keys`](crate::client::signing_keys).
+    pub signing_keys_folder: PathBuf,
     /// Where `larder serve` keeps its data when nobody says otherwise.
     pub box_folder: PathBuf,
 }
@@ -45,8 +47,11 @@ impl Places {
             None => folder("XDG_CONFIG_HOME", ".config")?.join("larder/client.toml"),
         };
         let data = folder("XDG_DATA_HOME", ".local/share")?;
+        let beside = config_file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let signing_keys_folder = beside.unwrap_or(Path::new(".")).join("keys");
         Ok(Self {
             config_file,
+            signing_keys_folder,
             device_key_file: data.join("larder/device.key"),
             box_folder: PathBuf::from("larder-data"),
         })

@@ -134,6 +134,29 @@ impl SecretKey {
         &self.name
     }
 
+    /// A key that came without its name, as cachix exports it: base64 of 64 bytes as in a text with
+    /// a name, or of a seed.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseKeyError`].
+    pub fn from_bare_text(name: &str, text: &str) -> Result<Self, ParseKeyError> {
+        let bytes = BASE64.decode(text.as_bytes()).map_err(|_text| ParseKeyError::Base64)?;
+        match <[u8; Self::SEED_LEN_BYTES]>::try_from(bytes.as_slice()) {
+            Ok(seed) => Self::from_seed(name, &seed),
+            Err(_other_length) => format!("{name}:{text}").parse(),
+        }
+    }
+
+    /// The same key under another name.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseKeyError::Name`] for a name that cannot stand in a narinfo.
+    pub fn renamed(&self, name: &str) -> Result<Self, ParseKeyError> {
+        Ok(Self { name: checked_name(name)?, key: self.key.clone() })
+    }
+
     /// The half that may be shown.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {

@@ -228,13 +228,19 @@ impl Auth {
         self.0.known.send_modify(|known| known.revoke(id, at));
     }
 
-    /// Writes down when tokens were used last. What cannot be written is lost, and logged.
+    /// Writes down when tokens were used last. What cannot be written is logged, and tried again
+    /// the next time.
     pub(super) async fn write_last_uses(&self) {
-        let used = std::mem::take(&mut *self.used());
+        let used = self.used().clone();
         for (token, at) in used {
             if let Err(error) = self.0.store.touch_token(token, at).await {
                 error!(error = %Chain(&error), "Cannot write down the last use of a token");
                 return;
+            }
+            // Only now: who waited for this may have gone away in the middle of it.
+            let mut used = self.used();
+            if used.get(&token) == Some(&at) {
+                used.remove(&token);
             }
         }
     }

@@ -6,7 +6,7 @@ mod snapshot;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -14,6 +14,7 @@ use crate::formats::CacheName;
 use crate::formats::signature::{PublicKey, SecretKey};
 use crate::services::auth::Caller;
 use crate::services::clock;
+use crate::services::keys;
 use crate::services::secrets::random;
 use crate::store::{Cache, CacheUpdate, NewCache, SigningMode, Store, StoreError};
 
@@ -118,6 +119,7 @@ impl Caches {
             }
         };
         let _no_other = self.0.changing.lock().await;
+        let public_keys = keys::check_more(&self.all(), &[], public_keys)?;
         let new = NewCache {
             name,
             is_public,
@@ -224,6 +226,7 @@ impl Caches {
                 Ok((SigningMode::Managed, Some(self.first_key(&cache.name)?), Vec::new()))
             }
             Some(SigningRequest::SelfSigned { public_keys }) => {
+                let public_keys = keys::check_more(&self.all(), &cache.public_keys, public_keys)?;
                 if cache.signing == SigningMode::Managed && !force {
                     let keys = cache.public_keys.iter().chain(&public_keys).cloned().collect();
                     self.check_signed(cache, keys).await?;
@@ -262,6 +265,16 @@ impl Caches {
             (RootPlace::Last, Some(from)) if from.saturating_add(1) == last => Some(from),
             _ => self.root_position(place),
         }
+    }
+
+    /// What the keys of caches made from now on are named after, behind the cache's own name.
+    pub(super) fn key_host(&self) -> &str {
+        &self.0.key_host
+    }
+
+    /// Held while something about a cache changes.
+    pub(super) async fn changing(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().await
     }
 
     /// Reads the caches again, after something about them was changed in the store.

@@ -10,6 +10,7 @@ pub mod caches;
 pub mod chain;
 pub mod check;
 pub mod clock;
+pub mod keys;
 pub mod lookup;
 pub mod metrics;
 mod narinfo_cache;
@@ -32,8 +33,8 @@ use crate::store::Store;
 use crate::wire::DeviceId;
 
 pub use crate::store::{
-    Cache, CheckProgress, CheckReport, LogPlace, NarFile, Right, SigningMode, StoreError,
-    StoreStats, Token, TokenId, UnixSeconds,
+    Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, Right, SigningMode,
+    StoreError, StoreStats, Token, TokenId, UnixSeconds,
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
@@ -41,6 +42,7 @@ pub use caches::{
     CacheChanges, CacheError, CacheRequest, Caches, RootPlace, Scope, SigningRequest,
 };
 pub use check::{CheckState, Checks};
+pub use keys::{KeyError, Keys};
 pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
@@ -71,6 +73,8 @@ pub struct Services {
     pub auth: Auth,
     /// Knows caches, and makes them.
     pub caches: Caches,
+    /// Registers and rotates the keys of caches.
+    pub keys: Keys,
     /// Makes, lists and revokes tokens.
     pub tokens: Tokens,
     /// Answers readers.
@@ -105,6 +109,7 @@ impl Services {
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
             admission: Admission::new(admission),
+            keys: Keys::new(store.clone(), caches.clone(), Arc::clone(&narinfos)),
             tokens: Tokens::new(store.clone(), caches.clone(), auth.clone(), device_id),
             push_log: PushLog::new(store.clone(), auth.clone()),
             auth,

@@ -16,6 +16,8 @@ use crate::services::caches::Caches;
 use crate::services::clock;
 use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::narinfo_cache::NarInfoCache;
+use crate::services::signing;
+use crate::services::signing::Unsigned;
 use crate::store::{
     Cache, CommitOutcome, IngestError, NarSource, NewPath, Pusher, Store, StoreError,
 };
@@ -45,6 +47,9 @@ pub enum PublishError {
     /// The device signature is not of these facts by this device.
     #[error("the device signature is not one of this path by this device")]
     BadSignature,
+    /// A self-signed cache demands a signature by one of its keys.
+    #[error(transparent)]
+    Unsigned(#[from] Unsigned),
     /// A batch came to its end without all frames that were asked for.
     #[error("chunks that the box asked for did not come")]
     FramesMissing,
@@ -153,6 +158,7 @@ impl Publisher {
         }
         check_facts(&offer.info)?;
         let device_signature = check_signature(&device_key, &offer)?;
+        signing::check(&cache, &offer.info)?;
         let at = clock::now();
         let pusher = Pusher { token: caller.token.id, device_key, device_signature, at };
         let path = NewPath { cache: cache.id, info: offer.info, pusher };

@@ -15,13 +15,21 @@ const LAST_USES_EVERY: Duration = Duration::from_secs(20);
 const OLD_UPLOADS_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How old the numbers of the store in the metrics may be.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// How often the overlap of managed keys is counted down. What the box runs less than this before
+/// it stops does not count, so a key is retired late, never early.
+const KEYS_EVERY: Duration = Duration::from_secs(3600);
 
-/// Writes down last uses of tokens, forgets who sent what long ago, counts what is in the store for the metrics, and runs the
-/// checks that are asked for, until `stop` fires. An error ends none of it.
+/// Writes down last uses of tokens, forgets who sent what long ago, counts down the overlap of
+/// keys, counts what is in the store for the metrics, and runs the checks that are asked for,
+/// until `stop` fires. An error ends none of it.
 pub async fn run(services: Services, stop: CancellationToken) {
     let mut last_uses = interval(LAST_USES_EVERY);
     let mut count = interval(COUNT_EVERY);
     let mut old_uploads = interval(OLD_UPLOADS_EVERY);
+    let mut keys = interval(KEYS_EVERY);
+    // A tick comes at once.
+    keys.reset();
+    keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
     last_uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     old_uploads.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -32,6 +40,11 @@ pub async fn run(services: Services, stop: CancellationToken) {
                 _ = old_uploads.tick() => {
                     if let Err(error) = services.publish.forget_old_uploads().await {
                         warn!(error = %Chain(&error), "Cannot forget who sent chunks long ago");
+                    }
+                }
+                _ = keys.tick() => {
+                    if let Err(error) = services.keys.age(KEYS_EVERY.as_secs()).await {
+                        warn!(error = %Chain(&error), "Cannot write down how old keys are");
                     }
                 }
                 _ = count.tick() => {

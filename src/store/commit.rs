@@ -4,6 +4,8 @@
 //! NarHash), with every chunk checked again, also that the token may still name what it did not
 //! send; then the path, hidden; then whatever becomes visible by it. Records go to the pack in that order too, so a replay meets them as they happened.
 
+use std::borrow::Cow;
+
 use rusqlite::{Connection, params};
 
 use crate::formats::signature::Signature;
@@ -60,7 +62,13 @@ pub(in crate::store) fn path(
     let uuid = caches::uuid(group.tx, new.cache)?;
     check_source(group.tx, new, &source)?;
     let hash = new.info.store_path.hash();
-    if let Some(standing) = paths::standing(group.tx, new.cache, hash)?.filter(|s| s.visible) {
+    let standing = paths::standing(group.tx, new.cache, hash)?;
+    let mut new = Cow::Borrowed(new);
+    if let Some(hidden) = standing.as_ref().filter(|s| !s.visible && s.is(&new)) {
+        keep_signatures(&mut new.to_mut().info.signatures, &hidden.signatures);
+    }
+    let new = &*new;
+    if let Some(standing) = standing.filter(|s| s.visible) {
         if !standing.is(new) {
             return Ok(CommitOutcome::KeptFirst);
         }
@@ -326,6 +334,15 @@ fn merge_signatures(
     paths::set_signatures(group.tx, cache, hash, &all)?;
     group.append(Kind::Signatures, &payload::encode(&record)?)?;
     Ok(count)
+}
+
+/// A path that waits loses no signature when it is pushed again.
+fn keep_signatures(signatures: &mut Vec<Signature>, earlier: &[Signature]) {
+    for signature in earlier {
+        if !signatures.contains(signature) && signatures.len() < limits::SIGNATURES_MAX {
+            signatures.push(signature.clone());
+        }
+    }
 }
 
 fn append_path(

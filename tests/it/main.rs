@@ -19,6 +19,7 @@ mod readme;
 mod resume;
 mod secrets;
 mod serve;
+mod signing;
 mod simulation;
 mod visibility;
 mod tokens;

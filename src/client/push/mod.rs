@@ -5,6 +5,7 @@ mod nar;
 mod plan;
 mod progress;
 mod send;
+mod signer;
 
 pub use progress::{FailedPath, HiddenPath, PushEvent, PushReport, Tell};
 pub use send::{Push, PushError, PushOptions};

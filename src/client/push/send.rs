@@ -16,11 +16,14 @@ use crate::client::push::chunks::{Compressors, Expected, NarChunks, ReadBytes};
 use crate::client::push::one_line;
 use crate::client::push::plan::{Fate, Schedule, still_hidden};
 use crate::client::push::progress::{FailedPath, HiddenPath, PushEvent, PushReport, Tell};
+use crate::client::push::signer::{Signer, is_signed};
+use crate::client::signing_keys::{SigningKeyError, SigningKeys};
 use crate::formats::limits::STREAMS_MAX;
 use crate::formats::signature::{ParseKeyError, SecretKey};
 use crate::formats::{CacheName, PathInfo, StorePathHash};
 use crate::transports::quic::{BoxConnection, RequestError};
 use crate::wire::RefusalCode;
+use crate::wire::hello::Signing;
 use crate::wire::message::{Offer, PushOutcome};
 
 /// Tries to reach the box again, one after the other, that bring nothing before a push gives up:
@@ -46,6 +49,10 @@ pub struct PushOptions {
     pub compression_level: i32,
     /// Leave out which derivation built a path.
     pub omit_deriver: bool,
+    /// Where the key for a self-signed cache comes from.
+    pub signing_keys: SigningKeys,
+    /// Offer also what the box has, so that it gets this machine's signature.
+    pub sign_known: bool,
 }
 
 /// Why a push did not begin, or ended early.
@@ -58,6 +65,9 @@ pub enum PushError {
     /// The box did not answer, or refused for a reason that holds for all paths.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The cache wants signatures, and nothing here can make them.
+    #[error(transparent)]
+    Signing(#[from] SigningKeyError),
     /// The device key cannot be used.
     #[error("cannot use the device key")]
     DeviceKey(#[from] ParseKeyError),
@@ -71,7 +81,7 @@ impl PushError {
         match self {
             Self::Reach(error) => error.is_transient(),
             Self::Request(error) => error.is_transient(),
-            Self::DeviceKey(_) | Self::Panicked => false,
+            Self::Signing(_) | Self::DeviceKey(_) | Self::Panicked => false,
         }
     }
 }
@@ -97,6 +107,8 @@ struct Shared {
     store: Location,
     options: PushOptions,
     device_key: SecretKey,
+    /// For a self-signed cache, unless every path came with a signature that will do.
+    signer: Option<Signer>,
     compressors: Compressors,
     tell: Tell,
 }
@@ -122,7 +134,8 @@ impl Push {
         }
         let compressors = Compressors::new(options.compression_level);
         let connection = connector.connect().await?;
-        let shared = Shared { store, options, device_key, compressors, tell };
+        let sign_known = options.sign_known;
+        let shared = Shared { store, options, device_key, signer: None, compressors, tell };
         let mut push = Self {
             shared: Arc::new(shared),
             connector,
@@ -133,8 +146,31 @@ impl Push {
             started,
             sent_before: 0,
         };
-        push.ask_what_is_missing(&Fate::Known).await?;
+        if !sign_known {
+            push.ask_what_is_missing(&Fate::Known).await?;
+        }
+        let signer = push.signer()?;
+        if let Some(shared) = Arc::get_mut(&mut push.shared) {
+            shared.signer = signer;
+        }
         Ok(push)
+    }
+
+    /// Who signs what is sent: nobody for a cache that the box signs for, or if all of it is
+    /// signed by a key that the cache knows.
+    fn signer(&self) -> Result<Option<Signer>, PushError> {
+        let PushOptions { cache, signing_keys, sign_known, .. } = &self.shared.options;
+        let caches = &self.connection.welcome().caches;
+        let access = caches.iter().find(|access| access.name == *cache);
+        let Some(access) = access.filter(|access| access.signing == Signing::SelfSigned) else {
+            return Ok(None);
+        };
+        let keys = &access.public_keys;
+        let key = signing_keys.choose(self.connection.device_id(), cache, keys);
+        if key.is_err() && !sign_known && self.lacking().all(|info| is_signed(info, keys)) {
+            return Ok(None);
+        }
+        Ok(Some(Signer::new(key?)))
     }
 
     /// The paths that will be sent, references first.
@@ -342,8 +378,11 @@ impl Slots {
 async fn push_one(
     shared: &Shared,
     connection: &BoxConnection,
-    info: PathInfo,
+    mut info: PathInfo,
 ) -> Result<PushOutcome, RequestError> {
+    if let Some(signer) = &shared.signer {
+        signer.sign(shared.store.folder(&info.store_path), &mut info).await?;
+    }
     let signature = shared.device_key.sign(info.fingerprint().as_bytes());
     let nar_size = info.nar_size;
     let root = shared.store.folder(&info.store_path);

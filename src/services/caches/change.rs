@@ -2,6 +2,7 @@
 
 use crate::formats::CacheName;
 use crate::formats::signature::{ParseKeyError, PublicKey};
+use crate::services::keys::KeyError;
 use crate::services::secrets::NoRandomness;
 use crate::store::StoreError;
 
@@ -111,6 +112,9 @@ pub enum CacheError {
         /// Visible paths.
         paths: u64,
     },
+    /// A key cannot be registered.
+    #[error("{0}")]
+    Key(#[from] KeyError),
     /// No key could be made.
     #[error("the signing key cannot be made")]
     NoRandomness(#[from] NoRandomness),

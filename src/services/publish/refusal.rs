@@ -16,7 +16,7 @@ impl From<PublishError> for Refusal {
             PublishError::BadFacts(_)
             | PublishError::FramesMissing
             | PublishError::FramesUnasked => RefusalCode::BadRequest,
-            PublishError::BadSignature => RefusalCode::BadSignature,
+            PublishError::BadSignature | PublishError::Unsigned(_) => RefusalCode::BadSignature,
             PublishError::ShuttingDown => RefusalCode::ShuttingDown,
             PublishError::Ingest(IngestError::Store(cause)) | PublishError::Store(cause) => {
                 return of_store(cause);

@@ -85,8 +85,8 @@ pub struct Cache {
     pub description: String,
     /// When it was made.
     pub created_at: UnixSeconds,
-    /// Its managed keys, newest first. None while it is self-signed: the secrets of a cache that
-    /// was managed before stay in the index, for the day it is so again.
+    /// Its managed keys that sign, newest first. None while it is self-signed: the secrets of a
+    /// cache that was managed before stay in the index, for the day it is so again.
     pub keys: Vec<SecretKey>,
     /// Registered public keys of a self-signed cache, in the order they came.
     pub public_keys: Vec<PublicKey>,
@@ -257,7 +257,9 @@ fn from_row(connection: &Connection, row: &Row<'_>) -> Result<Cache, StoreError>
     let id: i64 = row.get(0)?;
     let name: String = row.get(2)?;
     let self_signed: bool = row.get(4)?;
-    let sql = "SELECT secret FROM cache_keys WHERE cache = ? ORDER BY number DESC";
+    let sql = "SELECT secret FROM cache_keys
+               WHERE cache = ? AND (overlap_left IS NULL OR overlap_left > 0)
+               ORDER BY number DESC";
     let keys = if self_signed { Vec::new() } else { texts(connection, sql, id)? };
     let public_keys =
         texts(connection, "SELECT key FROM cache_public_keys WHERE cache = ? ORDER BY number", id)?;

@@ -15,6 +15,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema/001-first.sql")),
     M::up(include_str!("schema/002-chunks.sql")),
     M::up(include_str!("schema/003-cache-chunks.sql")),
+    M::up(include_str!("schema/004-keys.sql")),
     M::up(include_str!("schema/005-tokens.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

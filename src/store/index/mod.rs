@@ -5,6 +5,7 @@ pub(in crate::store) mod caches;
 pub(in crate::store) mod chunks;
 pub(in crate::store) mod damage;
 pub(in crate::store) mod db;
+pub(in crate::store) mod keys;
 pub(in crate::store) mod log;
 pub(in crate::store) mod meta;
 pub(in crate::store) mod nars;

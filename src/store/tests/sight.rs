@@ -249,6 +249,7 @@ async fn an_index_from_before_learns_what_is_in_its_caches() {
             "DROP TABLE cache_chunks;
              DROP TABLE uploads;
              CREATE TABLE uploads (number INTEGER PRIMARY KEY, token INTEGER NOT NULL, at INTEGER NOT NULL);
+             ALTER TABLE cache_keys DROP COLUMN overlap_left;
              ALTER TABLE tokens DROP COLUMN device_id;
              DROP INDEX paths_by_time;
              PRAGMA user_version = 2;",

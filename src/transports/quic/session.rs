@@ -18,7 +18,10 @@ use crate::formats::limits::{
     HALF_MESSAGES_BYTES_OF_BOX_MAX, HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX, QUIC_DRAIN_MAX,
     RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
 };
-use crate::services::{Admission, Auth, Caches, Caller, Origin, Publisher, TokenId};
+use crate::formats::signature::SecretKey;
+use crate::services::{
+    Admission, Auth, Cache, Caches, Caller, Origin, Publisher, SigningMode, TokenId,
+};
 use crate::transports::origin::origin_of;
 use crate::transports::quic::receive;
 use crate::transports::quic::room::Room;
@@ -201,12 +204,16 @@ async fn check(auth: &Auth, from: Origin, hello: &Hello) -> Result<Caller, Refus
 }
 
 fn accesses(caches: &Caches, caller: &Caller) -> Vec<CacheAccess> {
-    let access = |cache: &_| {
+    let access = |cache: &Cache| {
         let (may_read, may_write) = (caller.may_read(cache), caller.may_write(cache));
-        // A managed cache has a key from its creation on; a self-signed one never has any.
-        let managed = cache.keys.iter().map(|key| key.public_key()).collect::<Vec<_>>();
-        let signing = if managed.is_empty() { Signing::SelfSigned } else { Signing::Managed };
-        let public_keys = if managed.is_empty() { cache.public_keys.clone() } else { managed };
+        let (signing, public_keys) = match cache.signing {
+            SigningMode::Managed => {
+                (Signing::Managed, cache.keys.iter().map(SecretKey::public_key).collect())
+            }
+            SigningMode::SelfSigned => {
+                (Signing::SelfSigned, cache.public_keys.iter().rev().cloned().collect())
+            }
+        };
         let name = cache.name.clone();
         CacheAccess { name, may_read, may_write, signing, public_keys }
     };

@@ -12,6 +12,7 @@ use crate::services::{
     CacheChanges, CacheError, CacheRequest, RootPlace, SigningMode, SigningRequest,
 };
 use crate::transports::http::admin::input::Input;
+use crate::transports::http::admin::keys::{self, parse_key};
 use crate::transports::http::admin::problem::Problem;
 use crate::transports::http::router::SharedServices;
 
@@ -191,17 +192,14 @@ fn place(root: Option<RootBody>) -> RootPlace {
 }
 
 fn signing(mode: Option<SigningBody>, keys: &[String]) -> Result<Option<SigningRequest>, Problem> {
-    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let parse = |key: &String| {
-        key.parse::<PublicKey>().map_err(|error| bad(format!("the public key '{key}': {error}")))
-    };
     match mode {
         Some(SigningBody::SelfSigned) => {
-            let public_keys = keys.iter().map(parse).collect::<Result<_, _>>()?;
+            let public_keys = keys.iter().map(|key| parse_key(key)).collect::<Result<_, _>>()?;
             Ok(Some(SigningRequest::SelfSigned { public_keys }))
         }
         _ if !keys.is_empty() => {
-            Err(bad("public keys are registered with self-signed caches alone".to_owned()))
+            let detail = "public keys are registered with self-signed caches alone";
+            Err(Problem::new(StatusCode::BAD_REQUEST, detail.to_owned()))
         }
         Some(SigningBody::Managed) => Ok(Some(SigningRequest::Managed)),
         None => Ok(None),
@@ -233,13 +231,17 @@ pub(super) fn no_such_cache(name: &str) -> Problem {
 impl From<CacheError> for Problem {
     fn from(error: CacheError) -> Self {
         let status = match &error {
+            CacheError::Key(error) => keys::status_of(error),
             CacheError::Exists(_) | CacheError::Unsigned { .. } => StatusCode::CONFLICT,
             CacheError::NoSuchCache(_) => StatusCode::NOT_FOUND,
             CacheError::Priority(_) | CacheError::Description => StatusCode::BAD_REQUEST,
             CacheError::NoRandomness(_) | CacheError::KeyName(_) | CacheError::Store(_) => {
-                return Self::internal(&error);
+                StatusCode::INTERNAL_SERVER_ERROR
             }
         };
-        Self::new(status, error.to_string())
+        match status {
+            StatusCode::INTERNAL_SERVER_ERROR => Self::internal(&error),
+            status => Self::new(status, error.to_string()),
+        }
     }
 }

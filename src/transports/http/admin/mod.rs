@@ -7,6 +7,7 @@ mod caches;
 mod check;
 mod guard;
 mod input;
+mod keys;
 mod log;
 mod problem;
 mod status;
@@ -21,7 +22,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tower::ServiceExt;
@@ -43,6 +44,10 @@ fn router() -> Router<Arc<Services>> {
     Router::new()
         .route("/caches", get(caches::list).post(caches::create))
         .route("/caches/{name}", get(caches::show).patch(caches::change).delete(caches::delete))
+        .route("/caches/{name}/keys", get(keys::list).post(keys::register))
+        .route("/caches/{name}/keys/{key}", delete(keys::remove))
+        .route("/caches/{name}/keys/{key}/restore", post(keys::restore))
+        .route("/caches/{name}/rotate-key", post(keys::rotate))
         .route("/caches/{name}/log", get(log::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
