@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::cli::args::Global;
 use crate::cli::output::Output;
 use crate::client::administration::Administration;
-use crate::client::box_client::Connector;
+use crate::client::box_client::{Connector, Notice};
 use crate::client::config::ClientConfig;
 use crate::client::host::{Host, Target};
 use crate::client::places::Places;
@@ -39,7 +39,9 @@ impl Context {
         let is_box_here = places.box_folder.join("VERSION").exists();
         let target = Target::choose(self.host.clone(), &config, is_box_here);
         let device_seed = device_key::load_or_make(&places.device_key_file)?;
-        Ok(Connector { target, tokens, device_seed })
+        let output = self.output.clone();
+        let notice = Notice::new(move |sentence| output.note(sentence));
+        Ok(Connector { target, tokens, device_seed, notice })
     }
 
     /// Connects for administration.

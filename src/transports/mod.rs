@@ -2,4 +2,5 @@
 
 pub mod http;
 pub mod quic;
+pub mod tls;
 pub mod discovery;

@@ -1,9 +1,10 @@
-//! The substituter and the admin API over HTTP.
+//! The substituter and the admin API over HTTP, plain and inside TLS.
 
 mod admin;
 mod conditional;
 mod error;
 mod health;
+mod peer;
 mod range;
 mod router;
 mod server;
@@ -13,4 +14,5 @@ mod substituter;
 mod tests;
 
 pub use admin::{AdminFunction, admin_handler};
-pub use server::serve;
+pub use peer::PlainTokens;
+pub use server::{HttpOptions, serve};

@@ -1,24 +1,29 @@
 //! One connection of a client: the greeting, then one task a request stream.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use quinn::{Connection, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
-use crate::formats::limits::{HANDSHAKE_MAX, QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX};
+use crate::formats::limits::{
+    CONNECTIONS_MAX, HANDSHAKE_MAX, QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
+};
 use crate::services::{Auth, Caches, Caller, Publisher};
+use crate::transports::quic::link::{Link, RecvHalf, SendHalf};
 use crate::transports::quic::receive;
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
+use crate::transports::tls::streams::Streams;
 use crate::wire::framing::FramingError;
 use crate::wire::hello::{CacheAccess, HELLO_BYTES_MAX, Hello, Limits, Signing, Welcome};
 use crate::wire::message::{AdminRequest, AdminResponse, BoxMessage, ClientMessage, Message};
@@ -52,11 +57,50 @@ pub(super) struct Shared {
     pub(super) parts: QuicParts,
     /// Bytes of frames that are kept for the store; see [`RECEIVE_BYTES_MAX`].
     pub(super) frame_bytes: Arc<Semaphore>,
+    /// Room for connections by TLS; QUIC counts its own.
+    tls_room: Semaphore,
+}
+
+/// Answers clients, however their connections are carried. Cloning copies a pointer.
+#[derive(Clone)]
+pub struct Sessions(pub(super) Arc<Shared>);
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+impl Sessions {
+    /// Sessions of a box.
+    #[must_use]
+    pub fn new(parts: QuicParts) -> Self {
+        Self(Arc::new(Shared::new(parts)))
+    }
+
+    /// Serves a client that came by TLS over TCP, to its end.
+    pub(in crate::transports) async fn serve_tls<S>(
+        &self,
+        stream: S,
+        address: SocketAddr,
+        stop: CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(_room) = self.0.tls_room.try_acquire() else {
+            return debug!(%address, "Too many clients by TLS; let one more go");
+        };
+        match Streams::of_box(stream, address).await {
+            Ok(streams) => serve_connection(Link::Tls(streams), Arc::clone(&self.0), stop).await,
+            Err(error) => debug!(%address, %error, "A connection by TLS broke"),
+        }
+    }
 }
 
 impl Shared {
-    pub(super) fn new(parts: QuicParts) -> Self {
-        Self { parts, frame_bytes: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)) }
+    fn new(parts: QuicParts) -> Self {
+        let frame_bytes = Arc::new(Semaphore::new(RECEIVE_BYTES_MAX));
+        Self { parts, frame_bytes, tls_room: Semaphore::new(CONNECTIONS_MAX) }
     }
 }
 
@@ -104,20 +148,21 @@ impl From<Refusal> for Unanswered {
 
 /// Greets a client and serves its requests until it goes, or until `stop` and a drain.
 pub(super) async fn serve_connection(
-    connection: Connection,
+    connection: Link,
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) {
     let address = connection.remote_address();
-    let span = info_span!("quic", client.address = %address);
+    let span = info_span!("client", client.address = %address);
     let session = async {
         match timeout(HANDSHAKE_MAX, greeting(&connection, &shared)).await {
-            Ok(Some((hello, _control))) => {
+            Ok(Some((hello, control))) => {
                 let session = Arc::new(Session { shared, hello });
                 let reason = serve_requests(&connection, &session, &stop).await;
-                connection.close(reason.code(), b"");
+                drop(control);
+                connection.close(reason).await;
             }
-            Ok(None) | Err(_) => connection.close(CloseReason::Refused.code(), b""),
+            Ok(None) | Err(_) => connection.close(CloseReason::Refused).await,
         }
     };
     session.instrument(span).await;
@@ -126,7 +171,7 @@ pub(super) async fn serve_connection(
 /// The greeting on the client's first stream, which stays open for as long as the connection;
 /// `None` if it was refused or did not come about.
 async fn greeting(
-    connection: &Connection,
+    connection: &Link,
     shared: &Shared,
 ) -> Option<(Hello, (MessageReader, MessageWriter))> {
     let (send, recv) = connection.accept_bi().await.ok()?;
@@ -198,7 +243,7 @@ pub(super) struct Session {
 }
 
 async fn serve_requests(
-    connection: &Connection,
+    connection: &Link,
     session: &Arc<Session>,
     stop: &CancellationToken,
 ) -> CloseReason {
@@ -230,7 +275,7 @@ async fn serve_requests(
 }
 
 /// Tells every new request that the box goes down; ends when the connection does.
-async fn refuse_new(connection: &Connection) {
+async fn refuse_new(connection: &Link) {
     while let Ok((send, _recv)) = connection.accept_bi().await {
         let mut writer = MessageWriter::new(send);
         let refusal = Refusal::new(RefusalCode::ShuttingDown, "the box is shutting down");
@@ -239,7 +284,7 @@ async fn refuse_new(connection: &Connection) {
 }
 
 /// Answers one request. Whatever happens inside, the stream gets an answer, if only `internal`.
-async fn serve_request(session: Arc<Session>, send: SendStream, recv: RecvStream) {
+async fn serve_request(session: Arc<Session>, send: SendHalf, recv: RecvHalf) {
     let mut reader = MessageReader::unlimited(recv);
     let mut writer = MessageWriter::new(send);
     let answered = AssertUnwindSafe(answer(&session, &mut reader, &mut writer));

@@ -1,4 +1,4 @@
-//! Who may administer: whoever has a personal token, and over HTTP only on the box itself.
+//! Who may administer: whoever has a personal token; over plain HTTP only on the box itself.
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -9,25 +9,30 @@ use data_encoding::BASE64;
 
 use crate::services::{AuthError, Caller};
 use crate::transports::http::admin::problem::Problem;
-use crate::transports::http::router::{Peer, SharedServices};
+use crate::transports::http::peer::Peer;
+use crate::transports::http::router::SharedServices;
 
 /// Finds out who asks over HTTP. A personal token over plain HTTP is for this machine alone: on
-/// the network everybody could read it.
+/// the network everybody could read it. By TLS the box answers to its own names only, so that a
+/// page of somebody else who has a name lead here gets nothing.
 pub(super) async fn admit(
     State(services): SharedServices,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let is_near = request
-        .extensions()
-        .get::<Peer>()
-        .is_some_and(|Peer(address)| address.ip().to_canonical().is_loopback());
-    if !is_near {
-        let sentence = "over HTTP the administration answers only on the box itself, where \
-                        nobody can listen; from elsewhere use the larder command, which comes by QUIC";
+    let peer = request.extensions().get::<Peer>().copied();
+    if !peer.is_some_and(|peer| peer.is_near() || peer.is_encrypted) {
+        let sentence = "over plain HTTP the administration answers only on the box itself, where \
+                        nobody can listen; from elsewhere use https://, or the larder command, \
+                        which comes by QUIC";
         return Problem::new(StatusCode::FORBIDDEN, sentence).into();
     }
-    let Some(token) = token(request.headers()) else {
+    if !peer.is_some_and(|peer| peer.is_near() || peer.is_own_name) {
+        let sentence = "the administration answers only to the box's own names: its address, its \
+                        name, and those that its certificate is for";
+        return Problem::new(StatusCode::FORBIDDEN, sentence).into();
+    }
+    let Some(token) = token_of(request.headers()) else {
         let sentence = "a personal token is needed, as 'Authorization: Bearer TOKEN'; on the box \
                         it is in the file admin.token of the data folder";
         return Problem::new(StatusCode::UNAUTHORIZED, sentence).into();
@@ -53,7 +58,7 @@ pub(super) async fn require_personal(request: Request, next: Next) -> Response {
 
 /// The token of `Authorization`: after `Bearer`, or as the password of `Basic`, whatever the
 /// login (RFC 6750, 2.1; RFC 7617, 2).
-fn token(headers: &HeaderMap) -> Option<String> {
+pub(in crate::transports::http) fn token_of(headers: &HeaderMap) -> Option<String> {
     let (scheme, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -73,7 +78,7 @@ mod tests {
     fn of(value: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, value.parse().unwrap());
-        token(&headers)
+        token_of(&headers)
     }
 
     #[test]

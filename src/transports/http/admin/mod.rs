@@ -30,6 +30,8 @@ use crate::services::{Caller, Services};
 use crate::transports::http::admin::problem::Problem;
 use crate::wire::message::{AdminRequest, AdminResponse};
 
+pub(super) use guard::token_of;
+
 /// Where the API is.
 pub(super) const PREFIX: &str = "/api/larder/v1";
 
@@ -51,7 +53,7 @@ fn router() -> Router<Arc<Services>> {
         .layer(from_fn(guard::require_personal))
 }
 
-/// The API for HTTP: to this machine alone, with a token in each request.
+/// The API for HTTP: to whom the [`guard`] lets in, with a token in each request.
 pub(super) fn router_for_http(services: &Arc<Services>) -> Router<Arc<Services>> {
     router().layer(from_fn_with_state(Arc::clone(services), guard::admit))
 }
