@@ -13,6 +13,7 @@ use crate::client::host::Host;
 use crate::formats::BoxName;
 use crate::formats::CacheName;
 use crate::formats::cache_name::ParseCacheNameError;
+use crate::wire::{DeviceId, PairingCode};
 
 /// A Nix binary cache for the local network.
 #[derive(Debug, Parser)]
@@ -40,6 +41,7 @@ On the box:
 
 On a user's machine:
   discover    List the boxes on this network
+  pair        Make a box known to this machine
   authtoken   Save a token
   push        Push store paths with all they refer to
 
@@ -125,6 +127,12 @@ pub(super) enum Command {
     ///
     /// What a box says of itself is not proven until somebody connects to it.
     Discover,
+    /// Make a box known to this machine
+    ///
+    /// Shows who answers, and has a person compare the device ID once. From then on no other
+    /// box is accepted under that name. With a code, made on the box by 'larder token create
+    /// --pairing-code', it fetches a token too.
+    Pair(PairArgs),
     /// Save a token
     ///
     /// The token goes into the client's configuration file, which only its owner may read. It is
@@ -213,6 +221,9 @@ pub(super) struct TokenCreateArgs {
     /// How long it is good, such as 12h, 30d or 1w [default: until it is revoked]
     #[arg(long, value_name = "DURATION")]
     pub(super) expires: Option<Lifetime>,
+    /// Print a short code in the place of the token: good for one 'larder pair' in 10 minutes
+    #[arg(long)]
+    pub(super) pairing_code: bool,
 }
 
 #[derive(Args, Debug)]
@@ -223,6 +234,19 @@ pub(super) struct FsckArgs {
     /// The data folder, for --rebuild-index [default: ./larder-data]
     #[arg(long, value_name = "DIR", requires = "rebuild_index")]
     pub(super) data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PairArgs {
+    /// The box [default: as --host]
+    #[arg(value_name = "BOX")]
+    pub(super) host: Option<Host>,
+    /// The code that the box printed; fetches a token
+    #[arg(long, value_name = "CODE")]
+    pub(super) code: Option<PairingCode>,
+    /// The device ID that the box must have, so that nobody is asked
+    #[arg(long, value_name = "ID")]
+    pub(super) device_id: Option<DeviceId>,
 }
 
 #[derive(Args, Debug)]
@@ -351,6 +375,8 @@ mod tests {
             "larder --quiet -v status",
             "larder --host a/b status",
             "larder token create --expires soon",
+            "larder pair office --code 1234",
+            "larder pair office --device-id 1234",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

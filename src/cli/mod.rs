@@ -10,6 +10,7 @@ mod duration;
 mod exit;
 mod fsck;
 mod output;
+mod pair;
 mod push;
 mod serve;
 mod status;
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fsck(_) => block_on(fsck::check(&context)),
         Command::Discover => block_on(discover::run(&context)),
         Command::Authtoken(args) => authtoken::run(&context, &args),
+        Command::Pair(args) => block_on(pair::run(&context, args)),
         Command::Push(args) => block_on(push::run(&context, args)),
         Command::Version => version::run(&context),
     }

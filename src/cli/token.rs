@@ -22,6 +22,15 @@ struct Revoked {
 pub(super) async fn run(context: &Context, command: TokenCommand) -> anyhow::Result<Exit> {
     let administration = context.administration().await?;
     match command {
+        TokenCommand::Create(args) if args.pairing_code => {
+            let made = administration.create_pairing_code(&new_token(args)).await?;
+            let minutes = made.expires_in_seconds / 60;
+            context.output.note(&format!(
+                "Within {minutes} minutes, on the machine that is to have the token: \
+                 larder pair BOX --code CODE"
+            ));
+            context.output.data(&made, |made| made.code.clone())?;
+        }
         TokenCommand::Create(args) => {
             let new = new_token(args);
             let made = administration.create_token(&new).await?;

@@ -138,6 +138,15 @@ pub struct MadeToken {
     pub secret: String,
 }
 
+/// A pairing code that was just made; it is shown this once.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct MadeCode {
+    /// Its text.
+    pub code: String,
+    /// How long it is good.
+    pub expires_in_seconds: u64,
+}
+
 /// How the box is. Times are seconds since 1970 by the box's clock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BoxStatus {
@@ -300,6 +309,11 @@ impl Administration {
     /// Makes a token.
     pub async fn create_token(&self, new: &NewToken) -> Result<MadeToken, AdminError> {
         self.post("/tokens", new).await
+    }
+
+    /// Makes a code that `larder pair` gets such a token for.
+    pub async fn create_pairing_code(&self, new: &NewToken) -> Result<MadeCode, AdminError> {
+        self.post("/pairing-codes", new).await
     }
 
     /// Revokes a token, from the next request on.

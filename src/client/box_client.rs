@@ -8,6 +8,9 @@ use crate::client::host::{HostError, Target};
 use crate::transports::quic::{BoxConnection, ConnectError, ConnectOptions};
 use crate::wire::TokenText;
 
+/// What a box is told of this program.
+pub const AGENT: &str = concat!("larder ", env!("CARGO_PKG_VERSION"));
+
 /// Everything that is needed to connect, as often as it takes.
 #[derive(Clone, Debug)]
 pub struct Connector {
@@ -85,7 +88,7 @@ impl Connector {
             addresses: self.target.addresses().await?,
             tokens: self.tokens.clone(),
             device_seed: self.device_seed,
-            agent: concat!("larder ", env!("CARGO_PKG_VERSION")).to_owned(),
+            agent: AGENT.to_owned(),
         };
         let connection = BoxConnection::connect(options).await?;
         self.notice.of_connection(&connection);

@@ -202,6 +202,7 @@ async fn start_parts(
     let quic_parts = QuicParts {
         box_name: settings.name.to_string(),
         auth: services.auth.clone(),
+        pairing: services.pairing.clone(),
         caches: services.caches.clone(),
         publish: services.publish.clone(),
         admin: http::admin_handler(services.clone()),

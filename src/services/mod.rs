@@ -12,6 +12,7 @@ pub mod clock;
 pub mod lookup;
 pub mod metrics;
 mod narinfo_cache;
+pub mod pairing;
 pub mod publish;
 mod secrets;
 mod signing;
@@ -38,6 +39,7 @@ pub use check::{CheckState, Checks};
 pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
+pub use pairing::{CreateCodeError, Pairing};
 pub use publish::{Begun, PublishError, Publisher, Upload};
 pub use status::{Status, StatusReport};
 pub use tokens::{CreateTokenError, TokenRequest, Tokens};
@@ -62,6 +64,8 @@ pub struct Services {
     pub caches: Caches,
     /// Makes, lists and revokes tokens.
     pub tokens: Tokens,
+    /// Makes tokens for those who have a code.
+    pub pairing: Pairing,
     /// Answers readers.
     pub lookup: Lookup,
     /// Takes pushes.
@@ -87,10 +91,12 @@ impl Services {
         let narinfos = Arc::new(NarInfoCache::new());
         let caches = Caches::open(store.clone(), key_host).await?;
         let checks = Checks::new(store.clone(), Arc::clone(&narinfos));
+        let tokens = Tokens::new(store.clone(), caches.clone(), device_id);
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
             auth: Auth::new(store.clone(), device_id),
-            tokens: Tokens::new(store.clone(), caches.clone(), device_id),
+            pairing: Pairing::new(tokens.clone()),
+            tokens,
             publish: Publisher::new(store.clone(), caches.clone(), narinfos, Arc::clone(&metrics)),
             status: Status::new(store, box_name, device_id, caches.clone(), Arc::clone(&metrics)),
             caches,

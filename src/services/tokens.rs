@@ -75,9 +75,7 @@ impl Tokens {
         request: TokenRequest,
     ) -> Result<(Token, TokenText), CreateTokenError> {
         let TokenRequest { label, expires_in_seconds, grants } = request;
-        if label.chars().count() > LABEL_CHARS_MAX || label.contains(char::is_control) {
-            return Err(CreateTokenError::Label);
-        }
+        check_label(&label)?;
         let now = clock::now();
         let text = TokenText::new(self.device_id, random()?);
         let new = NewToken {
@@ -90,6 +88,18 @@ impl Tokens {
         let token = self.store.create_token(new).await?;
         info!(token.id = token.id.0, "Made the token {}", token.id.0);
         Ok((token, text))
+    }
+
+    /// Whether such a token could be made.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateTokenError`] as from [`create`](Self::create).
+    pub fn check(&self, request: &TokenRequest) -> Result<(), CreateTokenError> {
+        check_label(&request.label)?;
+        request.expires_in_seconds.map(|seconds| end_of(clock::now(), seconds)).transpose()?;
+        request.grants.as_deref().map(|grants| self.resolve(grants)).transpose()?;
+        Ok(())
     }
 
     /// All tokens without their secrets, oldest first; revoked and expired ones too.
@@ -135,6 +145,11 @@ impl Tokens {
         };
         grants.iter().map(resolve).collect()
     }
+}
+
+fn check_label(label: &str) -> Result<(), CreateTokenError> {
+    let fits = label.chars().count() <= LABEL_CHARS_MAX && !label.contains(char::is_control);
+    if fits { Ok(()) } else { Err(CreateTokenError::Label) }
 }
 
 /// Ends beyond what SQLite can count are refused: its numbers are signed.

@@ -113,7 +113,11 @@ pub(super) struct Greeted {
 /// Connects and greets.
 pub(super) async fn connect(options: ConnectOptions) -> Result<Greeted, ConnectError> {
     let device = SecretKey::from_seed("device", &options.device_seed)?;
-    let reached = reach(&options).await?;
+    if options.tokens.is_empty() {
+        return Err(ConnectError::NoToken);
+    }
+    let accepted: Vec<DeviceId> = options.tokens.iter().map(TokenText::device_id).collect();
+    let reached = reach(&options.addresses, &accepted).await?;
     let token = options.tokens.iter().find(|token| token.device_id() == reached.device_id);
     let token = token.ok_or(ConnectError::NoToken)?;
     let hello = Hello {
@@ -150,30 +154,30 @@ async fn greet(
     }
 }
 
-struct Reached {
-    endpoint: Option<Endpoint>,
-    link: Link,
-    device_id: DeviceId,
+/// A connection whose box proved an ID that is accepted.
+pub(super) struct Reached {
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) link: Link,
+    pub(super) device_id: DeviceId,
 }
 
 /// Tries the addresses, each a little after the one before; the first that answers as an
 /// accepted box wins, and the others are let go.
-async fn reach(options: &ConnectOptions) -> Result<Reached, ConnectError> {
-    if options.addresses.is_empty() {
+pub(super) async fn reach(
+    addresses: &[SocketAddr],
+    accepted: &[DeviceId],
+) -> Result<Reached, ConnectError> {
+    if addresses.is_empty() {
         return Err(ConnectError::NoAddress);
     }
-    if options.tokens.is_empty() {
-        return Err(ConnectError::NoToken);
-    }
-    let accepted: Vec<DeviceId> = options.tokens.iter().map(TokenText::device_id).collect();
-    let mut left = options.addresses.iter();
+    let mut left = addresses.iter();
     let mut attempts = FuturesUnordered::new();
     let mut next_at = Instant::now();
     let mut worst = Failure::Silent(None);
     loop {
         tokio::select! {
             () = sleep_until(next_at), if left.len() > 0 => {
-                attempts.extend(left.next().map(|address| attempt(*address, &accepted)));
+                attempts.extend(left.next().map(|address| attempt(*address, accepted)));
                 next_at = Instant::now() + HEAD_START;
             }
             Some(ended) = attempts.next() => match ended {
@@ -187,11 +191,9 @@ async fn reach(options: &ConnectOptions) -> Result<Reached, ConnectError> {
         }
     }
     Err(match worst {
-        Failure::Silent(last) => {
-            ConnectError::Unreachable { tried: options.addresses.clone(), last }
-        }
+        Failure::Silent(last) => ConnectError::Unreachable { tried: addresses.to_vec(), last },
         Failure::Wrong(address, found) => {
-            ConnectError::WrongDevice { address, expected: accepted.clone(), found }
+            ConnectError::WrongDevice { address, expected: accepted.to_vec(), found }
         }
         Failure::Here(error) => error,
     })

@@ -18,7 +18,7 @@ use tracing::{Instrument, debug, error, info_span};
 use crate::formats::limits::{
     CONNECTIONS_MAX, HANDSHAKE_MAX, QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
 };
-use crate::services::{Auth, Caches, Caller, Publisher};
+use crate::services::{Auth, Caches, Caller, Pairing, Publisher};
 use crate::transports::quic::link::{Link, RecvHalf, SendHalf};
 use crate::transports::quic::receive;
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
@@ -28,6 +28,7 @@ use crate::wire::framing::FramingError;
 use crate::wire::hello::{CacheAccess, HELLO_BYTES_MAX, Hello, Limits, Signing, Welcome};
 use crate::wire::message::{AdminRequest, AdminResponse, BoxMessage, ClientMessage, Message};
 use crate::wire::missing;
+use crate::wire::pairing::Paired;
 use crate::wire::{Refusal, RefusalCode, Violation};
 
 /// How long a last message may take to arrive before its connection is closed.
@@ -44,6 +45,8 @@ pub struct QuicParts {
     pub box_name: String,
     /// Knows tokens.
     pub auth: Auth,
+    /// Knows pairing codes.
+    pub pairing: Pairing,
     /// Knows caches.
     pub caches: Caches,
     /// Takes pushes.
@@ -156,48 +159,63 @@ pub(super) async fn serve_connection(
     let span = info_span!("client", client.address = %address);
     let session = async {
         match timeout(HANDSHAKE_MAX, greeting(&connection, &shared)).await {
-            Ok(Some((hello, control))) => {
+            Ok(Ok((hello, control))) => {
                 let session = Arc::new(Session { shared, hello });
                 let reason = serve_requests(&connection, &session, &stop).await;
                 drop(control);
                 connection.close(reason).await;
             }
-            Ok(None) | Err(_) => connection.close(CloseReason::Refused).await,
+            Ok(Err(reason)) => connection.close(reason).await,
+            Err(_elapsed) => connection.close(CloseReason::Refused).await,
         }
     };
     session.instrument(span).await;
 }
 
 /// The greeting on the client's first stream, which stays open for as long as the connection;
-/// `None` if it was refused or did not come about.
+/// otherwise the reason to close with.
 async fn greeting(
     connection: &Link,
     shared: &Shared,
-) -> Option<(Hello, (MessageReader, MessageWriter))> {
-    let (send, recv) = connection.accept_bi().await.ok()?;
+) -> Result<(Hello, (MessageReader, MessageWriter)), CloseReason> {
+    let accepted = connection.accept_bi().await;
+    let (send, recv) = accepted.map_err(|_gone| CloseReason::Refused)?;
     let mut reader = MessageReader::new(recv, HELLO_BYTES_MAX);
     let mut writer = MessageWriter::new(send);
     let welcomed = AssertUnwindSafe(welcome(shared, &mut reader, &mut writer));
     match unwound(welcomed.catch_unwind().await) {
-        Ok(hello) => {
+        Ok(Some(hello)) => {
             debug!(client.agent = hello.agent, "Greeted a client");
-            Some((hello, (reader, writer)))
+            Ok((hello, (reader, writer)))
+        }
+        Ok(None) => {
+            writer.finish();
+            let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
+            Err(CloseReason::Done)
         }
         Err(unanswered) => {
             refuse(&mut writer, unanswered).await;
             let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
-            None
+            Err(CloseReason::Refused)
         }
     }
 }
 
+/// Answers the first message; nothing more comes of a pairing.
 async fn welcome(
     shared: &Shared,
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
-) -> Result<Hello, Unanswered> {
+) -> Result<Option<Hello>, Unanswered> {
     let hello = match reader.next().await? {
         Some(ClientMessage::Hello(hello)) => hello,
+        Some(ClientMessage::Pair(pair)) => {
+            let token = shared.parts.pairing.redeem(pair.checked()?).await;
+            let token = token.map_err(Refusal::from)?.to_secret_text().into();
+            let box_name = shared.parts.box_name.clone();
+            writer.send(&BoxMessage::Paired(Paired { box_name, token })).await?;
+            return Ok(None);
+        }
         Some(other) => {
             let place = "at the start of a connection";
             return Err(Violation::OutOfTurn { message: other.name(), place }.into());
@@ -214,7 +232,7 @@ async fn welcome(
         limits: Limits::ours(),
     };
     writer.send(&BoxMessage::Welcome(welcome)).await?;
-    Ok(hello)
+    Ok(Some(hello))
 }
 
 fn accesses(caches: &Caches, caller: &Caller) -> Vec<CacheAccess> {

@@ -7,6 +7,7 @@ mod caches;
 mod check;
 mod guard;
 mod input;
+mod pairing;
 mod problem;
 mod status;
 mod tokens;
@@ -20,7 +21,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tower::ServiceExt;
@@ -46,6 +47,7 @@ fn router() -> Router<Arc<Services>> {
         .route("/caches/{name}", get(caches::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/pairing-codes", post(pairing::create))
         .route("/status", get(status::show))
         .route("/check", get(check::show).post(check::start))
         .method_not_allowed_fallback(problem::method_not_allowed)
