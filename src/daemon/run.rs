@@ -210,9 +210,11 @@ async fn start_parts(
     let summary = summary(settings, &sockets, device_id, &services);
     let sessions = Sessions::new(quic_parts);
     let quic = QuicServer::new(sockets.udp, &identity, sessions.clone())?;
-    let tls = TlsAcceptor::new(&identity, settings.tls.clone())?;
+    let tls = Arc::new(TlsAcceptor::new(&identity, settings.tls.clone())?);
+    let watched = Arc::clone(&tls);
+    services.status.watch_certificate(move || watched.problem());
     let options = HttpOptions {
-        tls: Some(Arc::new(tls)),
+        tls: Some(tls),
         sessions: Some(sessions),
         plain_tokens: settings.plain_tokens,
     };

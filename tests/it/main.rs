@@ -14,5 +14,8 @@ mod nix_store;
 mod quic_client;
 mod readme;
 mod resume;
+mod pairing;
 mod serve;
 mod simulation;
+mod tls;
+mod tls_fallback;

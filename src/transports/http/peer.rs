@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, VARY, WWW_AUTHENTICATE};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -97,8 +97,10 @@ pub(super) async fn without_exposed_tokens(
         return answer;
     }
     let mut explained = short_text(StatusCode::UNAUTHORIZED, refusal);
-    if let Some(challenge) = answer.headers().get(WWW_AUTHENTICATE) {
-        explained.headers_mut().insert(WWW_AUTHENTICATE, challenge.clone());
+    for name in [WWW_AUTHENTICATE, VARY, CACHE_CONTROL] {
+        if let Some(value) = answer.headers().get(&name) {
+            explained.headers_mut().insert(name, value.clone());
+        }
     }
     explained
 }
@@ -117,7 +119,14 @@ pub(super) fn host_of(request: &Request) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::http::HeaderMap;
+    use axum::middleware::from_fn_with_state;
+    use axum::response::IntoResponse;
+    use tower::ServiceExt;
 
     use super::*;
     use crate::services::Right;
@@ -147,6 +156,41 @@ mod tests {
             }
             assert!(!refuses(Peer::encrypted(far.address), setting, &personal));
         }
+        test.stop().await;
+    }
+
+    /// A router whose only answer wants a token, as a private cache does.
+    fn private(test: &TestServices) -> Router {
+        let services = Arc::new(test.services.clone());
+        let answer = async |headers: HeaderMap| match headers.contains_key(AUTHORIZATION) {
+            true => StatusCode::OK.into_response(),
+            false => (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Basic")]).into_response(),
+        };
+        let layer = from_fn_with_state(Arc::clone(&services), without_exposed_tokens);
+        Router::new().fallback(answer).layer(layer)
+    }
+
+    #[tokio::test]
+    async fn a_token_that_does_not_count_is_refused_with_the_setting() {
+        let test = TestServices::new().await;
+        let router = private(&test);
+        let ask = async |peer: Peer| {
+            let mut request = Request::new(Body::empty());
+            let token = format!("Bearer {}", test.owner_token).parse().unwrap();
+            request.headers_mut().insert(AUTHORIZATION, token);
+            request.extensions_mut().insert(peer);
+            router.clone().oneshot(request).await.unwrap()
+        };
+        let far = Peer::plain("192.0.2.7:9".parse().unwrap());
+        let refused = ask(far).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(refused.headers().get(WWW_AUTHENTICATE).unwrap(), "Basic");
+        let text = to_bytes(refused.into_body(), 1000).await.unwrap();
+        assert!(String::from_utf8_lossy(&text).contains("http.plain_tokens"));
+        assert_eq!(ask(Peer::encrypted(far.address)).await.status(), StatusCode::OK);
+        let allowed = Peer { plain_tokens: PlainTokens::All, ..far };
+        assert_eq!(ask(allowed).await.status(), StatusCode::OK);
+        drop(router);
         test.stop().await;
     }
 
