@@ -163,7 +163,7 @@ impl ClientConfig {
     }
 }
 
-const HEAD: &str = "# larder's client. Tokens are secrets. 'larder authtoken' writes this file \
+const HEAD: &str = "# larder's client. Tokens are secrets. 'larder authtoken' and 'pair' write this file \
                     anew, without comments.\n";
 
 #[derive(Deserialize)]

@@ -1,15 +1,17 @@
 //! Who a request comes from, how, and which tokens count that way.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, VARY, WWW_AUTHENTICATE};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::services::Caller;
+use crate::services::{Caller, Services};
 use crate::transports::http::admin;
 use crate::transports::http::error::short_text;
 use crate::transports::http::router::SharedServices;
@@ -28,7 +30,8 @@ pub enum PlainTokens {
     All,
 }
 
-/// Where a request came from; there for [requests that ask for it](super::router::asks_for_peer).
+/// Where a request came from; there for [paths that ask for it](super::router::asks_for_peer), and where
+/// a token was exposed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
@@ -74,9 +77,14 @@ impl Peer {
     }
 }
 
+/// A router that takes away tokens which do not count the way they came.
+pub(super) fn wary(router: Router, services: Services) -> Router {
+    router.layer(from_fn_with_state(Arc::new(services), without_exposed_tokens))
+}
+
 /// Takes tokens away that do not count the way they came. The request then is one without a
 /// token, as a bad token is on public caches; if it needed one, the answer says why.
-pub(super) async fn without_exposed_tokens(
+async fn without_exposed_tokens(
     State(services): SharedServices,
     mut request: Request,
     next: Next,
@@ -119,12 +127,8 @@ pub(super) fn host_of(request: &Request) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use axum::Router;
     use axum::body::{Body, to_bytes};
     use axum::http::HeaderMap;
-    use axum::middleware::from_fn_with_state;
     use axum::response::IntoResponse;
     use tower::ServiceExt;
 
@@ -161,13 +165,11 @@ mod tests {
 
     /// A router whose only answer wants a token, as a private cache does.
     fn private(test: &TestServices) -> Router {
-        let services = Arc::new(test.services.clone());
         let answer = async |headers: HeaderMap| match headers.contains_key(AUTHORIZATION) {
             true => StatusCode::OK.into_response(),
             false => (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Basic")]).into_response(),
         };
-        let layer = from_fn_with_state(Arc::clone(&services), without_exposed_tokens);
-        Router::new().fallback(answer).layer(layer)
+        wary(Router::new().fallback(answer), test.services.clone())
     }
 
     #[tokio::test]

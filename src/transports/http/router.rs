@@ -9,7 +9,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
@@ -17,15 +16,14 @@ use axum::routing::{MethodRouter, get};
 use crate::services::Services;
 use crate::services::metrics::RequestKind;
 use crate::transports::http::error::{not_allowed, short_text};
-use crate::transports::http::peer::without_exposed_tokens;
 use crate::transports::http::{admin, health, substituter};
 
 /// What handlers are given.
 pub(super) type SharedServices = State<Arc<Services>>;
 
-/// Whether it matters where a request came from.
-pub(super) fn asks_for_peer(request: &Request) -> bool {
-    request.uri().path().starts_with(admin::PREFIX) || request.headers().contains_key(AUTHORIZATION)
+/// Whether it matters where a request for this path came from.
+pub(super) fn asks_for_peer(path: &str) -> bool {
+    path.starts_with(admin::PREFIX)
 }
 
 /// What the root serves under a name of its own, all by GET and HEAD.
@@ -48,10 +46,7 @@ pub(super) fn router(services: Services) -> Router {
     let counted = counted
         .nest(admin::PREFIX, admin)
         .route_layer(from_fn_with_state(Arc::clone(&services), count));
-    counted
-        .fallback(substituter::answer)
-        .layer(from_fn_with_state(Arc::clone(&services), without_exposed_tokens))
-        .with_state(services)
+    counted.fallback(substituter::answer).with_state(services)
 }
 
 async fn only_get() -> Response {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -29,8 +30,8 @@ use crate::formats::limits::{
 };
 use crate::services::{Metrics, Services};
 use crate::transports::http::peer::{Peer, PlainTokens, host_of};
-use crate::transports::http::router;
 use crate::transports::http::stall::StallGuard;
+use crate::transports::http::{peer, router};
 use crate::transports::quic::Sessions;
 use crate::transports::tls::{Speaks, TlsAcceptor, Watched};
 
@@ -56,6 +57,8 @@ pub struct HttpOptions {
 #[derive(Clone)]
 struct Shared {
     router: Router,
+    /// The same behind the check of tokens that others may have read.
+    wary_router: Router,
     options: HttpOptions,
     /// What the box calls itself, with `.local` and without.
     own_names: [String; 2],
@@ -82,8 +85,9 @@ pub async fn serve(
     let metrics = Arc::clone(&services.metrics);
     let name = services.status.box_name().to_string();
     let own_names = [format!("{name}.local"), name];
-    let router = router::router(services);
-    let shared = Arc::new(Shared { router, options, own_names, stop: stop.clone() });
+    let router = router::router(services.clone());
+    let wary_router = peer::wary(router.clone(), services);
+    let shared = Arc::new(Shared { router, wary_router, options, own_names, stop: stop.clone() });
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer, permit) = tokio::select! {
@@ -267,12 +271,16 @@ async fn answer(
     request: hyper::Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let mut request: Request = request.map(Body::new);
-    if router::asks_for_peer(&request) {
+    let is_exposed = !peer.is_encrypted
+        && !peer.is_near()
+        && request.headers().contains_key(header::AUTHORIZATION);
+    if is_exposed || router::asks_for_peer(request.uri().path()) {
         let is_own_name = host_of(&request).is_some_and(|host| shared.is_own_name(host));
         let plain_tokens = shared.options.plain_tokens;
         request.extensions_mut().insert(Peer { is_own_name, plain_tokens, ..peer });
     }
-    shared.router.clone().call(request).await
+    let router = if is_exposed { &shared.wary_router } else { &shared.router };
+    router.clone().call(request).await
 }
 
 impl Shared {

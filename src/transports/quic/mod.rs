@@ -1,6 +1,7 @@
-//! The push protocol over QUIC: the box's [`QuicServer`] and the client's [`BoxConnection`].
+//! The push protocol: the box's [`QuicServer`] and [`Sessions`], the client's [`BoxConnection`].
 //!
-//! These files move bytes and time; what is said when is decided by `wire`.
+//! It goes over QUIC and, where UDP is blocked, over TLS; `link` is the seam, and nothing above it
+//! knows the difference. These files move bytes and time; what is said when is decided by `wire`.
 
 mod client;
 mod connect;
