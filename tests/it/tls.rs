@@ -134,7 +134,7 @@ fn who_pins_the_box_gets_its_own_certificate_whatever_is_configured() {
     authority.write(&["localhost"], 2099);
     let larder = TestBox::start_as(Start {
         settings: Some(authority.settings()),
-        args: ["--quic-listen", "127.0.0.1:0"].map(str::to_owned).to_vec(),
+        args: ["--quic-listen", "127.0.0.2:0"].map(str::to_owned).to_vec(),
         ..Start::default()
     });
     assert_trusted(&larder, &authority, "localhost");
@@ -144,9 +144,12 @@ fn who_pins_the_box_gets_its_own_certificate_whatever_is_configured() {
     assert!(told(&status).contains("using TLS over TCP"), "{}", told(&status));
 }
 
+/// What is wrong, how it comes about, and what the box says of it.
+type Case = (&'static str, fn(&Authority), &'static str);
+
 #[test]
 fn files_that_are_no_use_are_named_and_the_rest_works() {
-    let cases: [(&str, fn(&Authority), &str); 5] = [
+    let cases: [Case; 5] = [
         ("missing", |_| {}, "cannot read"),
         (
             "mismatched",
@@ -261,7 +264,7 @@ fn from_elsewhere_administration_answers_by_tls_and_to_the_boxs_names() {
         let token = format!("Authorization: Bearer {}", larder.token);
         let status = ["-o", "/dev/null", "-w", "%{http_code}"];
         let answer = curl(
-            ["-k", "--connect-to", &format!("{to}"), "-H", &token]
+            ["-k", "--connect-to", &to, "-H", &token]
                 .into_iter()
                 .chain(status)
                 .chain([url.as_str()]),

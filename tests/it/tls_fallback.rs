@@ -12,9 +12,9 @@ use crate::fixture::nix::{NixStore, SecondStore};
 use crate::fixture::relay::Relay;
 use crate::fixture::served::assert_served;
 
-/// A box whose UDP port is not the one of its TCP.
+/// A box whose UDP is not where its TCP is.
 fn without_udp(variables: Vec<(String, String)>) -> TestBox {
-    let args = ["--quic-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
+    let args = ["--quic-listen", "127.0.0.2:0"].map(str::to_owned).to_vec();
     TestBox::start_as(Start { args, variables, ..Start::default() })
 }
 
@@ -94,6 +94,7 @@ fn a_large_path_goes_by_tls_and_a_revoked_token_is_refused() {
     };
     let pushed = run(&["push", "main", &big.to_absolute()]);
     assert!(pushed.status.success(), "{}", told(&pushed));
+    assert!(told(&pushed).contains("using TLS over TCP"), "{}", told(&pushed));
     assert_served(&larder, &nix, &big);
 
     let revoked = larder.run(["--host", &larder.quic.to_string(), "token", "revoke", &id]);
@@ -156,6 +157,8 @@ fn no_clock_keeps_a_client_from_its_box() {
             command.env("LARDER_HOST", address.to_string()).envs(at(of_client));
             let status = command.output().unwrap();
             assert!(status.status.success(), "{of_box}, {of_client}: {}", told(&status));
+            let by_tls = String::from_utf8_lossy(&status.stderr).contains("using TLS over TCP");
+            assert_eq!(by_tls, address == larder.http);
             let shown: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
             let is_early = shown["now"].as_u64().unwrap() < 10 * 86_400;
             assert_eq!(is_early, of_box == early, "{shown}");
@@ -166,7 +169,7 @@ fn no_clock_keeps_a_client_from_its_box() {
 #[test]
 fn a_push_by_tls_goes_on_when_the_box_is_started_again() {
     let nix = NixStore::new();
-    let paths = nix.many_tiny("no-udp-again", 20);
+    let paths = nix.many_tiny("no-udp-again", 4);
     let mut larder = without_udp(Vec::new());
     let first = paths.first().unwrap().to_absolute();
     let run = |larder: &TestBox, path: &str| {

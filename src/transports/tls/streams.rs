@@ -2,6 +2,9 @@
 //! read on a stream and on the whole connection, as QUIC does. PROTOCOL.md, "The same messages
 //! over TLS".
 
+#[cfg(test)]
+mod tests;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
