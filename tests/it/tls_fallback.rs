@@ -1,6 +1,7 @@
 //! Where UDP is blocked: the same messages by pinned TLS, and nothing secret in clear.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -15,7 +16,10 @@ use crate::fixture::served::assert_served;
 /// A box whose UDP is not where its TCP is.
 fn without_udp(variables: Vec<(String, String)>) -> TestBox {
     let args = ["--quic-listen", "127.0.0.2:0"].map(str::to_owned).to_vec();
-    TestBox::start_as(Start { args, variables, ..Start::default() })
+    let mut larder = TestBox::start_as(Start { args, variables, ..Start::default() });
+    // The box tells the port alone.
+    larder.quic.set_ip(Ipv4Addr::new(127, 0, 0, 2).into());
+    larder
 }
 
 fn told(output: &Output) -> String {
