@@ -13,7 +13,7 @@ use crate::client::host::Host;
 use crate::formats::BoxName;
 use crate::formats::CacheName;
 use crate::formats::cache_name::ParseCacheNameError;
-use crate::wire::DeviceId;
+use crate::wire::{DeviceId, PairingCode};
 
 /// A Nix binary cache for the local network.
 #[derive(Debug, Parser)]
@@ -42,6 +42,7 @@ On the box:
 
 On a user's machine:
   discover          List the boxes on this network
+  pair              Make a box known to this machine
   authtoken         Save a token
   generate-keypair  Make a signing key for a self-signed cache
   push              Push store paths with all they refer to
@@ -134,6 +135,12 @@ pub(super) enum Command {
     ///
     /// What a box says of itself is not proven until somebody connects to it.
     Discover,
+    /// Make a box known to this machine
+    ///
+    /// Shows who answers, and has a person compare the device ID once. From then on no other
+    /// box is accepted under that name. With a code, made on the box by 'larder token create
+    /// --pairing-code', it fetches a token too.
+    Pair(PairArgs),
     /// Save a token
     ///
     /// The token goes into the client's configuration file, which only its owner may read. It is
@@ -382,6 +389,9 @@ pub(super) struct TokenCreateArgs {
     /// The ID of the only device that may use it [default: any]
     #[arg(long, value_name = "KEY")]
     pub(super) device: Option<DeviceId>,
+    /// Print a short code in the place of the token: good for one 'larder pair' in 10 minutes
+    #[arg(long)]
+    pub(super) pairing_code: bool,
 }
 
 #[derive(Args, Debug)]
@@ -392,6 +402,19 @@ pub(super) struct FsckArgs {
     /// The data folder, for --rebuild-index [default: ./larder-data]
     #[arg(long, value_name = "DIR", requires = "rebuild_index")]
     pub(super) data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PairArgs {
+    /// The box [default: as --host]
+    #[arg(value_name = "BOX")]
+    pub(super) host: Option<Host>,
+    /// The code that the box printed; fetches a token
+    #[arg(long, value_name = "CODE")]
+    pub(super) code: Option<PairingCode>,
+    /// The device ID that the box must have, so that nobody is asked
+    #[arg(long, value_name = "ID")]
+    pub(super) device_id: Option<DeviceId>,
 }
 
 #[derive(Args, Debug)]
@@ -532,6 +555,8 @@ mod tests {
             "larder cache set ci --managed --self-signed",
             "larder cache set ci --root --no-root",
             "larder cache set ci --root=first",
+            "larder pair office --code 1234",
+            "larder pair office --device-id 1234",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -5,9 +5,10 @@ use std::env;
 use std::path::PathBuf;
 
 use crate::cli::args::Global;
+use crate::cli::exit::{Complaint, Exit};
 use crate::cli::output::Output;
 use crate::client::administration::Administration;
-use crate::client::box_client::Connector;
+use crate::client::box_client::{Connector, Notice};
 use crate::client::config::ClientConfig;
 use crate::client::host::{Host, Target};
 use crate::client::places::Places;
@@ -41,12 +42,27 @@ impl Context {
     fn connector_for(&self, purpose: Purpose) -> anyhow::Result<Connector> {
         let places = self.places()?;
         let config = ClientConfig::read(&places.config_file)?;
-        let tokens =
+        let mut tokens =
             tokens::at_hand(|name| env::var_os(name), &config, &places.box_folder, purpose)?;
         let is_box_here = places.box_folder.join("VERSION").exists();
         let target = Target::choose(self.host.clone(), &config, is_box_here);
+        if let Target::Named(host) = &target
+            && let Some(paired) = config.paired(host)
+        {
+            tokens.retain(|token| token.device_id() == paired);
+            if tokens.is_empty() {
+                let message = format!("there is no token for the box {paired}, paired as {host}");
+                return Err(Complaint::new(Exit::NotAuthorised, message)
+                    .with_hint(
+                        "fetch one with 'larder pair BOX --code CODE', or 'larder authtoken'",
+                    )
+                    .into());
+            }
+        }
         let device_seed = device_key::load_or_make(&places.device_key_file)?;
-        Ok(Connector { target, tokens, device_seed })
+        let output = self.output.clone();
+        let notice = Notice::new(move |sentence| output.note(sentence));
+        Ok(Connector { target, tokens, device_seed, notice })
     }
 
     /// Where keys for self-signed caches come from.

@@ -13,6 +13,7 @@ mod generate_keypair;
 mod key;
 mod log;
 mod output;
+mod pair;
 mod push;
 mod recover;
 mod serve;
@@ -72,6 +73,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Discover => block_on(discover::run(&context)),
         Command::Authtoken(args) => authtoken::run(&context, &args),
         Command::GenerateKeypair(args) => block_on(generate_keypair::run(&context, args)),
+        Command::Pair(args) => block_on(pair::run(&context, args)),
         Command::Push(args) => block_on(push::run(&context, args)),
         Command::Version => version::run(&context),
     }

@@ -112,6 +112,13 @@ impl Output {
     }
 }
 
+/// A question on standard error, whose answer follows on its line.
+pub(super) fn ask(question: &str) {
+    let mut error = io::stderr().lock();
+    // Nobody there to read it is nobody there to answer.
+    let _written = error.write_all(question.as_bytes()).and_then(|()| error.flush());
+}
+
 /// A progress bar, where there is a terminal to draw it on. Cloning copies a pointer.
 #[derive(Clone, Debug)]
 pub(super) struct Progress(Option<Arc<ProgressBar>>);

@@ -60,6 +60,9 @@ fn text(status: &BoxStatus) -> String {
         ),
         ("check", check_text(&status.check)),
     ];
+    if let Some(problem) = &status.certificate_problem {
+        shown.push(("HTTPS", problem.clone()));
+    }
     if store.damaged_chunks > 0 {
         let sentence = format!(
             "{}; the paths that need them are not served whole until they are pushed again",

@@ -23,6 +23,7 @@ struct Revoked {
 
 pub(super) async fn run(context: &Context, command: TokenCommand) -> anyhow::Result<Exit> {
     match command {
+        TokenCommand::Create(args) if args.pairing_code => create_code(context, args).await?,
         TokenCommand::Create(args) => create(context, args).await?,
         TokenCommand::List => {
             let administration = context.administration().await?;
@@ -43,6 +44,19 @@ async fn create(context: &Context, args: TokenCreateArgs) -> anyhow::Result<()> 
     let made = administration.create_token(&new).await?;
     context.output.note(advice(new.caches.as_deref()));
     context.output.data(&made, |made| made.secret.clone())?;
+    administration.close().await;
+    Ok(())
+}
+
+async fn create_code(context: &Context, args: TokenCreateArgs) -> anyhow::Result<()> {
+    let administration = context.administration().await?;
+    let made = administration.create_pairing_code(&new_token(args)).await?;
+    let minutes = made.expires_in_seconds / 60;
+    context.output.note(&format!(
+        "Within {minutes} minutes, on the machine that is to have the token: \
+         larder pair BOX --code CODE"
+    ));
+    context.output.data(&made, |made| made.code.clone())?;
     administration.close().await;
     Ok(())
 }

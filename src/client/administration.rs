@@ -15,7 +15,7 @@ use crate::wire::message::AdminRequest;
 
 pub use caches::{CacheChanges, CacheFacts, KeyFacts, NewCache, RootPlace, SigningMode};
 pub use status::{BoxStatus, CheckFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts};
-pub use tokens::{Grant, MadeToken, NewToken, PushRecord, TokenFacts, TokenRight};
+pub use tokens::{Grant, MadeCode, MadeToken, NewToken, PushRecord, TokenFacts, TokenRight};
 
 const ROOT: &str = "/api/larder/v1";
 
@@ -168,6 +168,11 @@ impl Administration {
     /// Makes a token.
     pub async fn create_token(&self, new: &NewToken) -> Result<MadeToken, AdminError> {
         self.post("/tokens", new).await
+    }
+
+    /// Makes a code that `larder pair` gets such a token for.
+    pub async fn create_pairing_code(&self, new: &NewToken) -> Result<MadeCode, AdminError> {
+        self.post("/pairing-codes", new).await
     }
 
     /// Revokes a token, from the next request on and for what is under way; the last personal

@@ -1,8 +1,15 @@
 //! The way to a box: which one, with which token, as whom.
 
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::client::host::{HostError, Target};
 use crate::transports::quic::{BoxConnection, ConnectError, ConnectOptions};
 use crate::wire::TokenText;
+
+/// What a box is told of this program.
+pub const AGENT: &str = concat!("larder ", env!("CARGO_PKG_VERSION"));
 
 /// Everything that is needed to connect, as often as it takes.
 #[derive(Clone, Debug)]
@@ -13,6 +20,36 @@ pub struct Connector {
     pub tokens: Vec<TokenText>,
     /// Seed of this user's device key.
     pub device_seed: [u8; 32],
+    /// Hears once if UDP does not get through.
+    pub notice: Notice,
+}
+
+/// Tells people once that connections go another way than they should.
+#[derive(Clone)]
+pub struct Notice {
+    say: Arc<dyn Fn(&str) + Send + Sync>,
+    was_said: Arc<AtomicBool>,
+}
+
+impl Notice {
+    /// A notice by way of `say`, which gets a sentence.
+    #[must_use]
+    pub fn new(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { say: Arc::new(say), was_said: Arc::default() }
+    }
+
+    fn of_connection(&self, connection: &BoxConnection) {
+        let Some(address) = connection.by_tls() else { return };
+        if !self.was_said.swap(true, Ordering::Relaxed) {
+            (self.say)(&format!("UDP to {address} is blocked; using TLS over TCP"));
+        }
+    }
+}
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notice")
+    }
 }
 
 /// Why the box is not reached.
@@ -51,8 +88,10 @@ impl Connector {
             addresses: self.target.addresses().await?,
             tokens: self.tokens.clone(),
             device_seed: self.device_seed,
-            agent: concat!("larder ", env!("CARGO_PKG_VERSION")).to_owned(),
+            agent: AGENT.to_owned(),
         };
-        Ok(BoxConnection::connect(options).await?)
+        let connection = BoxConnection::connect(options).await?;
+        self.notice.of_connection(&connection);
+        Ok(connection)
     }
 }

@@ -6,6 +6,9 @@
 //! [tokens.csm7-nbfr-cayq-ev4f-r65r-x7we-4049-e545]
 //! token = "ldr_…"
 //! host = "192.168.1.7:5273"
+//!
+//! [boxes]
+//! "office" = "csm7-nbfr-cayq-ev4f-r65r-x7we-4049-e545"
 //! ```
 //!
 //! A key that means nothing is refused with its line. The file holds secrets: it is written with
@@ -28,6 +31,9 @@ pub struct ClientConfig {
     pub host: Option<Host>,
     /// One token a box.
     pub tokens: BTreeMap<DeviceId, SavedToken>,
+    /// Who answers at a host, as somebody confirmed; nobody else is accepted there. The keys are
+    /// hosts as they are [shown](Host).
+    pub boxes: BTreeMap<String, DeviceId>,
 }
 
 /// A token in the file.
@@ -109,7 +115,8 @@ impl ClientConfig {
             let host = host.map(|Parsed(host)| host);
             tokens.insert(key, SavedToken { token, host });
         }
-        Ok(Self { host: typed.host.map(|Parsed(host)| host), tokens })
+        let boxes = typed.boxes.into_iter().map(|(host, Parsed(id))| (host, id)).collect();
+        Ok(Self { host: typed.host.map(|Parsed(host)| host), tokens, boxes })
     }
 
     /// Replaces the file in one step, mode 0600.
@@ -128,6 +135,17 @@ impl ClientConfig {
         self.tokens.insert(token.device_id(), SavedToken { token, host });
     }
 
+    /// The box that was paired as this host.
+    #[must_use]
+    pub fn paired(&self, host: &Host) -> Option<DeviceId> {
+        self.boxes.get(&host.to_string()).copied()
+    }
+
+    /// Keeps who answers at a host, in the place of who did before.
+    pub fn save_pairing(&mut self, host: Host, device_id: DeviceId) {
+        self.boxes.insert(host.to_string(), device_id);
+    }
+
     fn to_text(&self) -> Result<String, toml::ser::Error> {
         let written = Written {
             host: self.host.as_ref().map(Host::to_string),
@@ -139,12 +157,13 @@ impl ClientConfig {
                     (key.to_string(), WrittenToken { token: saved.token.to_secret_text(), host })
                 })
                 .collect(),
+            boxes: self.boxes.iter().map(|(host, id)| (host.clone(), id.to_string())).collect(),
         };
         Ok(format!("{HEAD}{}", toml::to_string(&written)?))
     }
 }
 
-const HEAD: &str = "# larder's client. Tokens are secrets. 'larder authtoken' writes this file \
+const HEAD: &str = "# larder's client. Tokens are secrets. 'larder authtoken' and 'pair' write this file \
                     anew, without comments.\n";
 
 #[derive(Deserialize)]
@@ -153,6 +172,8 @@ struct Typed {
     host: Option<Parsed<Host>>,
     #[serde(default)]
     tokens: BTreeMap<Parsed<DeviceId>, TypedToken>,
+    #[serde(default)]
+    boxes: BTreeMap<String, Parsed<DeviceId>>,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +187,8 @@ struct TypedToken {
 struct Written {
     host: Option<String>,
     tokens: BTreeMap<String, WrittenToken>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    boxes: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -214,10 +237,14 @@ mod tests {
         config.host = Some("office".parse().unwrap());
         config.save_token(token(1), Some("192.168.1.7:5273".parse().unwrap()));
         config.save_token(token(2), None);
+        let attic: Host = "attic".parse().unwrap();
+        config.save_pairing(attic.clone(), DeviceId([7; 20]));
         config.write(&path).unwrap();
 
         let again = ClientConfig::read(&path).unwrap();
         assert_eq!(again.host, config.host);
+        assert_eq!(again.paired(&attic), Some(DeviceId([7; 20])));
+        assert_eq!(again.paired(&"other".parse().unwrap()), None);
         assert_eq!(
             again.tokens.keys().collect::<Vec<_>>(),
             config.tokens.keys().collect::<Vec<_>>()

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -22,7 +23,11 @@ use crate::services::{Services, ServicesOptions, clock, upkeep};
 use crate::store::{Store, StoreError};
 use crate::transports::discovery::announce::{self, AnnounceOptions};
 use crate::transports::http;
-use crate::transports::quic::{Identity, IdentityError, QuicError, QuicParts, QuicServer};
+use crate::transports::http::HttpOptions;
+use crate::transports::quic::{
+    Identity, IdentityError, QuicError, QuicParts, QuicServer, Sessions,
+};
+use crate::transports::tls::TlsAcceptor;
 use crate::wire::device_id::DeviceId;
 
 /// How long connections in flight may take to finish once a stop was asked for.
@@ -199,17 +204,27 @@ async fn start_parts(
         box_name: settings.name.to_string(),
         auth: services.auth.clone(),
         admission: services.admission.clone(),
+        pairing: services.pairing.clone(),
         caches: services.caches.clone(),
         publish: services.publish.clone(),
         admin: http::admin_handler(services.clone()),
     };
     let summary = summary(settings, &sockets, device_id, &services);
-    let quic = QuicServer::new(sockets.udp, &identity, quic_parts)?;
+    let sessions = Sessions::new(quic_parts);
+    let quic = QuicServer::new(sockets.udp, &identity, sessions.clone())?;
+    let tls = Arc::new(TlsAcceptor::new(&identity, settings.tls.clone())?);
+    let watched = Arc::clone(&tls);
+    services.status.watch_certificate(move || watched.problem());
+    let options = HttpOptions {
+        tls: Some(tls),
+        sessions: Some(sessions),
+        plain_tokens: settings.plain_tokens,
+    };
     let listener = TcpListener::from_std(sockets.tcp)
         .map_err(|source| DaemonError::System { action: "use the TCP socket", source })?;
 
     let mut parts = Parts(JoinSet::new());
-    parts.add("HTTP", http::serve(listener, services.clone(), stop.clone()));
+    parts.add("HTTP", http::serve(listener, services.clone(), options, stop.clone()));
     parts.add("QUIC", endless(quic.run(stop.clone())));
     parts.add("upkeep", endless(upkeep::run(services.clone(), stop.clone())));
     parts.add("the watchdog's answer", endless(notify::keep_watchdog_quiet(stop.clone())));

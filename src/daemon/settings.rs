@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 
 use crate::daemon::logging::LogOptions;
 use crate::daemon::settings_file::{
-    LimitsSection, LogSection, SettingsError, SettingsFile, StoreSection,
+    HttpSection, LimitsSection, LogSection, SettingsError, SettingsFile, StoreSection,
 };
 use crate::formats::BoxName;
 use crate::formats::limits::{
@@ -17,6 +17,8 @@ use crate::formats::limits::{
 };
 use crate::services::AdmissionOptions;
 use crate::store::StoreOptions;
+use crate::transports::http::PlainTokens;
+use crate::transports::tls::CertificatePaths;
 
 /// The port of everything larder serves, TCP and UDP, where nobody says otherwise.
 pub const PORT_DEFAULT: u16 = 5273;
@@ -51,6 +53,10 @@ pub struct Settings {
     pub mdns: bool,
     /// The middle of the names of keys that are made from now on, `CACHE.HOST-N`.
     pub key_host: String,
+    /// Where the certificate for HTTPS is, if not the box's own.
+    pub tls: Option<CertificatePaths>,
+    /// Which tokens count over plain HTTP from other machines.
+    pub plain_tokens: PlainTokens,
     /// What is logged.
     pub log: LogOptions,
     /// What the store takes.
@@ -77,14 +83,27 @@ impl Settings {
         overrides: ServeOverrides,
         machine_name: String,
     ) -> Result<Self, SettingsError> {
-        let SettingsFile { name, data, listen, quic_listen, mdns, key_host, log, store, limits } =
-            typed;
+        let SettingsFile {
+            name,
+            data,
+            listen,
+            quic_listen,
+            mdns,
+            key_host,
+            tls_certificate,
+            tls_key,
+            http,
+            log,
+            store,
+            limits,
+        } = typed;
         let name =
             overrides.name.or(name).unwrap_or_else(|| BoxName::from_host_name(&machine_name));
         let data = overrides.data.or(data).unwrap_or_else(|| PathBuf::from(DATA_DEFAULT));
         let listen = overrides.listen.or(listen).unwrap_or(LISTEN_DEFAULT);
         let quic_listen = overrides.quic_listen.or(quic_listen);
         let LogSection { level, format } = log;
+        let HttpSection { plain_tokens } = http;
         Ok(Self {
             key_host: resolve_key_host(key_host, &name)?,
             name,
@@ -92,6 +111,8 @@ impl Settings {
             listen,
             quic_listen: quic_listen.filter(|address| *address != listen),
             mdns: !overrides.no_mdns && mdns.unwrap_or(true),
+            tls: resolve_tls(tls_certificate, tls_key)?,
+            plain_tokens: plain_tokens.unwrap_or_default(),
             log: LogOptions {
                 filter: level.unwrap_or_default(),
                 format: format.unwrap_or_default(),
@@ -132,6 +153,21 @@ fn resolve_key_host(typed: Option<String>, name: &BoxName) -> Result<String, Set
         found: format!("'{host}'"),
         expected: "a host name in lower case of at most 36 characters",
     })
+}
+
+/// Both files or none. An empty path is none, so that a file can say so.
+fn resolve_tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<CertificatePaths>, SettingsError> {
+    let said = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+    let half = |given, lacking| Err(SettingsError::Half { given, lacking });
+    match (said(certificate), said(key)) {
+        (Some(certificate), Some(key)) => Ok(Some(CertificatePaths { certificate, key })),
+        (Some(_), None) => half("tls_certificate", "tls_key"),
+        (None, Some(_)) => half("tls_key", "tls_certificate"),
+        (None, None) => Ok(None),
+    }
 }
 
 fn resolve_store(typed: &StoreSection, folder: PathBuf) -> Result<StoreOptions, SettingsError> {
@@ -285,6 +321,8 @@ mod tests {
             ("key_host = \"a b\"", "the setting key_host is 'a b'; it must be a host name"),
             ("key_host = \"-a\"", "the setting key_host is '-a';"),
             ("key_host = \"\"", "the setting key_host is '';"),
+            ("tls_key = \"x\"", "the setting tls_key is there without tls_certificate;"),
+            ("tls_certificate = \"x\"", "the setting tls_certificate is there without tls_key;"),
         ] {
             let message = resolve(text, ServeOverrides::default()).unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}");

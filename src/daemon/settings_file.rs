@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::daemon::logging::{LogFilter, LogFormat};
 use crate::formats::BoxName;
+use crate::transports::http::PlainTokens;
 
 /// What may stand in the file. `config/larder.toml` describes each key; a test compares the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,19 @@ pub(super) struct SettingsFile {
     pub(super) quic_listen: Option<SocketAddr>,
     pub(super) mdns: Option<bool>,
     pub(super) key_host: Option<String>,
+    pub(super) tls_certificate: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) http: HttpSection,
     pub(super) log: LogSection,
     pub(super) store: StoreSection,
     pub(super) limits: LimitsSection,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HttpSection {
+    pub(super) plain_tokens: Option<PlainTokens>,
 }
 
 /// `[log]`
@@ -85,6 +96,14 @@ pub enum SettingsError {
         line: usize,
         /// What the parser says, on one line.
         message: String,
+    },
+    /// A setting that says nothing without another.
+    #[error("the setting {given} is there without {lacking}; TLS needs both")]
+    Half {
+        /// The one that was set.
+        given: &'static str,
+        /// The other.
+        lacking: &'static str,
     },
     /// A value outside its bounds.
     #[error("the setting {key} is {found}; it must be {expected}")]

@@ -134,6 +134,12 @@ pub const HTTP_STALL_MAX: Duration = Duration::from_secs(300);
 /// Bytes of an answer that wait for the network, per connection: pieces of a NAR that are in
 /// memory anyway.
 pub const HTTP_SEND_BUFFER_BYTES: usize = 256 << 10;
+/// Requests of one HTTP/2 connection at a time, as RFC 9113, section 6.5.2, advises.
+pub const HTTP_REQUESTS_MAX: u32 = 100;
+
+/// Bytes of request bodies that may wait to be read, per HTTP/2 connection.
+pub const HTTP_WINDOW_BYTES: u32 = 256 << 10;
+
 /// Longest body of an administrative request. Held whole.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
 /// Narinfos that are kept as they are served, all together: about nine thousand.

@@ -15,6 +15,7 @@ pub mod lookup;
 pub mod metrics;
 mod narinfo_cache;
 pub mod pace;
+pub mod pairing;
 pub mod publish;
 pub mod push_log;
 mod secrets;
@@ -46,6 +47,7 @@ pub use keys::{KeyError, Keys};
 pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
+pub use pairing::{CreateCodeError, Pairing};
 pub use publish::{Begun, PublishError, Publisher, Upload};
 pub use push_log::{LoggedPush, PushLog};
 pub use status::{Status, StatusReport};
@@ -77,6 +79,8 @@ pub struct Services {
     pub keys: Keys,
     /// Makes, lists and revokes tokens.
     pub tokens: Tokens,
+    /// Makes tokens for those who have a code.
+    pub pairing: Pairing,
     /// Answers readers.
     pub lookup: Lookup,
     /// Takes pushes.
@@ -106,11 +110,13 @@ impl Services {
         let rate = admission.requests_per_second;
         let auth = Auth::open(store.clone(), device_id, rate).await?;
         let checks = Checks::new(store.clone(), Arc::clone(&narinfos));
+        let tokens = Tokens::new(store.clone(), caches.clone(), auth.clone(), device_id);
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
             admission: Admission::new(admission),
             keys: Keys::new(store.clone(), caches.clone(), Arc::clone(&narinfos)),
-            tokens: Tokens::new(store.clone(), caches.clone(), auth.clone(), device_id),
+            pairing: Pairing::new(tokens.clone()),
+            tokens,
             push_log: PushLog::new(store.clone(), auth.clone()),
             auth,
             publish: Publisher::new(store.clone(), caches.clone(), narinfos, Arc::clone(&metrics)),

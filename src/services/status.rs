@@ -1,6 +1,7 @@
 //! How the box is: what `larder status` shows.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use crate::formats::BoxName;
 use crate::services::caches::Caches;
@@ -37,6 +38,8 @@ pub struct StatusReport {
     pub caches: Vec<CacheStatus>,
     /// What is in the store.
     pub store: StoreStats,
+    /// What is wrong with the certificate for HTTPS, if anything.
+    pub certificate_problem: Option<String>,
 }
 
 /// Knows how the box is.
@@ -51,6 +54,16 @@ struct Inner {
     caches: Caches,
     metrics: Arc<Metrics>,
     started_at: UnixSeconds,
+    /// Says what is wrong with the certificate for HTTPS.
+    certificate: OnceLock<CertificateWatch>,
+}
+
+struct CertificateWatch(Box<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl fmt::Debug for CertificateWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CertificateWatch")
+    }
 }
 
 impl Status {
@@ -62,7 +75,14 @@ impl Status {
         metrics: Arc<Metrics>,
     ) -> Self {
         let started_at = clock::now();
-        Self(Arc::new(Inner { store, box_name, device_id, caches, metrics, started_at }))
+        let certificate = OnceLock::new();
+        let inner = Inner { store, box_name, device_id, caches, metrics, started_at, certificate };
+        Self(Arc::new(inner))
+    }
+
+    /// Whom to ask what is wrong with the certificate for HTTPS; the first one counts.
+    pub fn watch_certificate(&self, problem: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        let _there_is_one = self.0.certificate.set(CertificateWatch(Box::new(problem)));
     }
 
     /// What the box calls itself.
@@ -89,6 +109,7 @@ impl Status {
             now: clock::now(),
             caches,
             store: self.count_store().await?,
+            certificate_problem: self.0.certificate.get().and_then(|watch| watch.0()),
         })
     }
 

@@ -103,9 +103,7 @@ impl Tokens {
         request: TokenRequest,
     ) -> Result<(Token, TokenText), CreateTokenError> {
         let TokenRequest { label, expires_in_seconds, grants, device } = request;
-        if label.chars().count() > LABEL_CHARS_MAX || label.contains(is_order) {
-            return Err(CreateTokenError::Label);
-        }
+        check_label(&label)?;
         let now = clock::now();
         let text = TokenText::new(self.device_id, random()?);
         let new = NewToken {
@@ -125,6 +123,18 @@ impl Tokens {
         self.auth.learn(KnownToken { secret_hash, token: token.clone() });
         info!(token.id = token.id.0, "Made the token {}", token.id.0);
         Ok((token, text))
+    }
+
+    /// Whether such a token could be made.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateTokenError`] as from [`create`](Self::create).
+    pub fn check(&self, request: &TokenRequest) -> Result<(), CreateTokenError> {
+        check_label(&request.label)?;
+        request.expires_in_seconds.map(|seconds| end_of(clock::now(), seconds)).transpose()?;
+        request.grants.as_deref().map(|grants| self.resolve(grants)).transpose()?;
+        Ok(())
     }
 
     /// Tokens with a higher number than `after`, without their secrets, oldest first; revoked and
@@ -193,6 +203,11 @@ impl Tokens {
         };
         grants.iter().map(resolve).collect()
     }
+}
+
+fn check_label(label: &str) -> Result<(), CreateTokenError> {
+    let fits = label.chars().count() <= LABEL_CHARS_MAX && !label.contains(is_order);
+    if fits { Ok(()) } else { Err(CreateTokenError::Label) }
 }
 
 /// Whether a terminal would take it for an order, or it turns the direction of what follows

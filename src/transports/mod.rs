@@ -3,4 +3,5 @@
 pub mod http;
 mod origin;
 pub mod quic;
+pub mod tls;
 pub mod discovery;

@@ -38,6 +38,28 @@ impl ProtocolRange {
         (newest >= self.lowest.max(other.lowest)).then_some(newest)
     }
 
+    /// The version to speak with a client that speaks these, on the box's side.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] that says what the box speaks.
+    pub fn choose(self) -> Result<u16, Refusal> {
+        if self.lowest > self.highest {
+            return Err(Violation::ProtocolRange.into());
+        }
+        let ours = Self::OURS;
+        ours.newest_in_common(self).ok_or_else(|| {
+            Refusal::new(
+                RefusalCode::UnsupportedVersion,
+                format!(
+                    "this box speaks versions {} to {} of the protocol, the client {} to {}; \
+                     update the older one",
+                    ours.lowest, ours.highest, self.lowest, self.highest
+                ),
+            )
+        })
+    }
+
     fn contains(self, version: u16) -> bool {
         (self.lowest..=self.highest).contains(&version)
     }
@@ -89,20 +111,7 @@ impl Hello {
     /// A [`Refusal`] that says what the box speaks, or what is wrong with the message.
     pub fn choose_protocol(&self) -> Result<u16, Refusal> {
         check_name(&self.agent)?;
-        if self.protocols.lowest > self.protocols.highest {
-            return Err(Violation::ProtocolRange.into());
-        }
-        let ours = ProtocolRange::OURS;
-        ours.newest_in_common(self.protocols).ok_or_else(|| {
-            Refusal::new(
-                RefusalCode::UnsupportedVersion,
-                format!(
-                    "this box speaks versions {} to {} of the protocol, the client {} to {}; \
-                     update the older one",
-                    ours.lowest, ours.highest, self.protocols.lowest, self.protocols.highest
-                ),
-            )
-        })
+        self.protocols.choose()
     }
 }
 
@@ -190,7 +199,7 @@ impl Welcome {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Violation> {
+pub(super) fn check_name(name: &str) -> Result<(), Violation> {
     let sane = !name.is_empty()
         && name.chars().count() <= NAME_CHARS_MAX
         && !name.chars().any(char::is_control);

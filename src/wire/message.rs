@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::formats::{CacheName, PathInfo, StorePathHash};
 use crate::wire::blob;
 use crate::wire::hello::{Hello, Welcome};
+use crate::wire::pairing::{Pair, Paired};
 use crate::wire::refusal::Refusal;
 
 /// BLAKE3 of a chunk's raw bytes.
@@ -140,6 +141,8 @@ pub enum ClientMessage {
     },
     /// 7: a request to the administration of the box.
     Admin(AdminRequest),
+    /// 8: first on the control stream, in the place of Hello: a code for a token.
+    Pair(Pair),
 }
 
 /// What a box says to a client.
@@ -170,6 +173,8 @@ pub enum BoxMessage {
     Done(PushOutcome),
     /// 6: answers Admin.
     Admin(AdminResponse),
+    /// 7: answers Pair.
+    Paired(Paired),
 }
 
 /// A set of messages that one side may send.
@@ -182,7 +187,7 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for ClientMessage {
-    const NUMBERS: u32 = 8;
+    const NUMBERS: u32 = 9;
 
     fn name(&self) -> &'static str {
         match self {
@@ -194,12 +199,13 @@ impl Message for ClientMessage {
             Self::Finish => "Finish",
             Self::Abort { .. } => "Abort",
             Self::Admin(_) => "Admin",
+            Self::Pair(_) => "Pair",
         }
     }
 }
 
 impl Message for BoxMessage {
-    const NUMBERS: u32 = 7;
+    const NUMBERS: u32 = 8;
 
     fn name(&self) -> &'static str {
         match self {
@@ -210,6 +216,7 @@ impl Message for BoxMessage {
             Self::Taken { .. } => "Taken",
             Self::Done(_) => "Done",
             Self::Admin(_) => "Admin",
+            Self::Paired(_) => "Paired",
         }
     }
 }

@@ -163,7 +163,7 @@ async fn requests_that_are_none_are_refused_and_the_connection_goes_on() {
     for (bytes, code) in [
         (with_length(u32::MAX, b""), RefusalCode::TooLarge),
         (with_length((1 << 20) + 1, &[1; 100]), RefusalCode::TooLarge),
-        (framed(&[8]), RefusalCode::UnknownMessage),
+        (framed(&[20]), RefusalCode::UnknownMessage),
         (framed(&[0xff, 0xff, 0xff, 0xff, 0x0f]), RefusalCode::UnknownMessage),
         (framed(&[1, 0xff, 0xff, 0xff]), RefusalCode::BadRequest),
         (framed(&[2, 4, b'm', b'a', b'i', b'n']), RefusalCode::BadRequest),

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use data_encoding::{BASE64, HEXLOWER};
 use larder::wire::{DeviceId, TokenText};
 
-use crate::fixture::larder::TestBox;
+use crate::fixture::larder::{Start, TestBox};
 use crate::fixture::nix::NixStore;
 
 /// What must not be found, and what it is.
@@ -218,7 +218,7 @@ fn nothing_secret_is_said() {
     let nix = NixStore::new();
     let graph = nix.build_graph("secrets");
     let big = nix.big_path("secrets", 16 << 20).to_absolute();
-    let larder = TestBox::start_with(&["-vvv"]);
+    let larder = TestBox::start_as(Start { args: vec!["-vvv".to_owned()], ..Start::default() });
     let mut said = Said::default();
     let tokens = Tokens::new(&larder, &mut said);
     push(&larder, &mut said, &tokens.writer, &[big, graph.top.to_absolute()]);

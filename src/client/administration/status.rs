@@ -25,6 +25,8 @@ pub struct BoxStatus {
     pub pushes: PushFacts,
     /// How checks stand.
     pub check: CheckFacts,
+    /// What is wrong with the certificate for HTTPS, if anything.
+    pub certificate_problem: Option<String>,
 }
 
 /// What is in a box's store.

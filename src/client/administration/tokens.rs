@@ -93,3 +93,12 @@ pub struct PushRecord {
     /// The ID of the pusher's device.
     pub device: String,
 }
+
+/// A pairing code that was just made; it is shown this once.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct MadeCode {
+    /// Its text.
+    pub code: String,
+    /// How long it is good.
+    pub expires_in_seconds: u64,
+}

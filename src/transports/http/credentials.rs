@@ -2,9 +2,12 @@
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use data_encoding::BASE64;
 
-use crate::services::{Auth, AuthError, Caller};
+use crate::services::{Auth, Caller};
+use crate::transports::http::peer::Peer;
+use crate::transports::origin::origin_of;
 
 /// Who a reader is.
 #[derive(Debug)]
@@ -13,17 +16,23 @@ pub(super) enum Reader {
     Known(Caller),
     /// Nobody: there was no token.
     Unknown,
-    /// Nobody either: the token that was shown is none, or is no longer.
-    BadToken(AuthError),
+    /// Nobody either: the token that was shown is none, is no longer, or does not count the way it
+    /// came. A sentence says why.
+    BadToken(String),
 }
 
 impl Reader {
-    /// Who reads with these headers.
-    pub(super) async fn of(headers: &HeaderMap, auth: &Auth) -> Self {
-        let Some(token) = token_of(headers) else { return Self::Unknown };
-        match auth.check(&token).await {
-            Ok(caller) => Self::Known(caller),
-            Err(error) => Self::BadToken(error),
+    /// Who sent this request.
+    pub(super) async fn of(request: &Parts, auth: &Auth) -> Self {
+        let Some(token) = token_of(&request.headers) else { return Self::Unknown };
+        // There wherever a token is; see `asks_for_peer`.
+        let Some(peer) = request.extensions.get::<Peer>() else { return Self::Unknown };
+        match auth.check_from(origin_of(peer.address), None, &token).await {
+            Ok(caller) => match peer.refusal_of(&caller) {
+                None => Self::Known(caller),
+                Some(why) => Self::BadToken(why.to_owned()),
+            },
+            Err(error) => Self::BadToken(error.to_string()),
         }
     }
 

@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
 
+use crate::services::StoreError;
 use crate::services::chain::Chain;
-use crate::services::{AuthError, StoreError};
 
 /// Whoever keeps it must ask again: what is missing now may be pushed in a moment.
 pub(super) const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
@@ -23,7 +23,7 @@ pub(super) enum ReadError {
     /// There is no such cache that the reader may read. Nothing tells whether there is one.
     NoSuchCache,
     /// The same, to a reader without a good token; and why the one that was shown is none.
-    Unauthorised(Option<AuthError>),
+    Unauthorised(Option<String>),
     /// It cannot be told whether it is here. For Nix that must look like a miss: it would try
     /// again on 5xx instead of asking elsewhere.
     Unreadable(StoreError),
@@ -40,7 +40,7 @@ impl IntoResponse for ReadError {
         let (text, keep) = match self {
             Self::NotFound => ("not found\n", ASK_AGAIN),
             Self::NoSuchCache => ("there is no such cache that this token may read\n", KEEP_NOT),
-            Self::Unauthorised(why) => return unauthorised(why.as_ref()),
+            Self::Unauthorised(why) => return unauthorised(why.as_deref()),
             Self::Unreadable(error) => {
                 error!(error = %Chain(&error), "The store cannot be read; answered 'not found'");
                 ("not found, as the box cannot read its store; its log says why\n", KEEP_NOT)
@@ -54,7 +54,7 @@ impl IntoResponse for ReadError {
 
 /// Answers with 401. For Nix up to 2.34 that is a miss, later an error after which it asks the
 /// next substituter (`src/libstore/filetransfer.cc`).
-fn unauthorised(why: Option<&AuthError>) -> Response {
+fn unauthorised(why: Option<&str>) -> Response {
     let why = why.map_or_else(String::new, |why| format!("{why}\n"));
     let text = format!(
         "there is no public cache of this name; if it is a private one, a token that may read it \

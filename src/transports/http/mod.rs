@@ -1,10 +1,11 @@
-//! The substituter and the admin API over HTTP.
+//! The substituter and the admin API over HTTP, plain and inside TLS.
 
 mod admin;
 mod conditional;
 mod credentials;
 mod error;
 mod health;
+mod peer;
 mod range;
 mod router;
 mod server;
@@ -14,4 +15,5 @@ mod substituter;
 mod tests;
 
 pub use admin::{AdminFunction, admin_handler};
-pub use server::serve;
+pub use peer::PlainTokens;
+pub use server::{HttpOptions, serve};

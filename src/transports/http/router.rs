@@ -4,12 +4,12 @@
 //! `/{cache}/…`. Names of caches cannot be mistaken for fixed paths: see
 //! [`RESERVED`](crate::formats::cache_name::RESERVED).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
@@ -22,13 +22,9 @@ use crate::transports::http::{admin, health, substituter};
 /// What handlers are given.
 pub(super) type SharedServices = State<Arc<Services>>;
 
-/// Where a request came from; there for [paths that ask for it](asks_for_peer).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
-
-/// Whether it matters where a request for this path came from.
-pub(super) fn asks_for_peer(path: &str) -> bool {
-    path.starts_with(admin::PREFIX)
+/// Whether it matters where a request came from: somebody shows who they are, or has to.
+pub(super) fn asks_for_peer(request: &Request) -> bool {
+    request.headers().contains_key(AUTHORIZATION) || request.uri().path().starts_with(admin::PREFIX)
 }
 
 /// What the root serves under a name of its own, all by GET and HEAD.

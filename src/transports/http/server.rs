@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,30 +11,61 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, error, warn};
 
 use crate::formats::limits::{
-    HTTP_HEADER_BYTES_MAX, HTTP_IDLE_MAX, HTTP_SEND_BUFFER_BYTES, HTTP_STALL_MAX,
+    HANDSHAKE_MAX, HTTP_HEADER_BYTES_MAX, HTTP_IDLE_MAX, HTTP_REQUESTS_MAX, HTTP_SEND_BUFFER_BYTES,
+    HTTP_STALL_MAX, HTTP_WINDOW_BYTES,
 };
 use crate::services::admission::Guest;
 use crate::services::{Admission, Metrics, Services};
-use crate::transports::http::router::{self, Peer};
+use crate::transports::http::peer::{Peer, PlainTokens, host_of};
+use crate::transports::http::router;
 use crate::transports::http::stall::StallGuard;
 use crate::transports::origin::counted_origin;
+use crate::transports::quic::Sessions;
+use crate::transports::tls::{Speaks, TlsAcceptor, Watched};
 
 /// Pause after the system refused to accept, so that it has time to recover.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Answers HTTP on `listener` until `stop` fires; then takes no new connection, lets every
+/// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1). No method of
+/// HTTP begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What else than plain HTTP is answered, and how strictly.
+#[derive(Clone, Debug, Default)]
+pub struct HttpOptions {
+    /// TLS on the same port; without it only plain HTTP is spoken.
+    pub tls: Option<Arc<TlsAcceptor>>,
+    /// Who answers the protocol's messages that come by TLS.
+    pub sessions: Option<Sessions>,
+    /// Which tokens count over plain HTTP from other machines.
+    pub plain_tokens: PlainTokens,
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Shared {
+    router: Router,
+    admission: Admission,
+    options: HttpOptions,
+    /// What the box calls itself, with `.local` and without.
+    own_names: [String; 2],
+    stop: CancellationToken,
+}
+
+/// Answers HTTP and TLS on `listener` until `stop` fires; then takes no new connection, lets every
 /// request under way finish, and returns. Who calls bounds that wait: dropping the future cuts
 /// what is left.
 ///
@@ -47,12 +78,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub async fn serve(
     listener: TcpListener,
     services: Services,
+    options: HttpOptions,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let admission = services.admission.clone();
     let room = Arc::new(Semaphore::new(admission.http_connections()));
     let metrics = Arc::clone(&services.metrics);
+    let name = services.status.box_name().to_string();
+    let own_names = [format!("{name}.local"), name];
     let router = router::router(services);
+    let shared = Shared { router, admission, options, own_names, stop: stop.clone() };
+    let shared = Arc::new(shared);
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer, permit) = tokio::select! {
@@ -72,15 +108,15 @@ pub async fn serve(
                 continue;
             }
         };
-        let guest = counted_origin(peer).map(|from| admission.http_connection(from));
+        let guest = counted_origin(peer).map(|from| shared.admission.http_connection(from));
         if matches!(guest, Some(None)) {
             debug!(client.address = %peer, "An address has enough connections");
             continue;
         }
         let open = Open::new(&metrics, permit, guest.flatten());
-        let (router, stop, admission) = (router.clone(), stop.clone(), admission.clone());
+        let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            serve_connection(stream, peer, router, admission, stop).await;
+            serve_connection(stream, peer, &shared).await;
             drop(open);
         });
     }
@@ -120,20 +156,63 @@ impl Drop for Open {
 }
 
 /// Serves one connection to its end. What a client does wrong ends it, and is its own affair.
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    admission: Admission,
-    stop: CancellationToken,
-) {
+async fn serve_connection(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
     // Or small answers would wait for the client's delayed acknowledgements.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "A connection is gone already");
         return;
     }
-    let answer =
-        service_fn(move |request| answer(router.clone(), admission.clone(), peer, request));
+    let first = tokio::select! {
+        first = timeout(HTTP_IDLE_MAX, first_byte(&stream)) => first,
+        () = shared.stop.cancelled() => return,
+    };
+    match (first, &shared.options.tls) {
+        (Ok(Ok(Some(TLS_HANDSHAKE))), Some(tls)) => {
+            serve_tls(stream, address, tls, shared).await;
+        }
+        (Ok(Ok(Some(_))), _) => serve_http1(stream, Peer::plain(address), shared).await,
+        (Ok(Ok(None)) | Err(_), _) => {}
+        (Ok(Err(error)), _) => debug!(%error, client.address = %address, "A connection broke"),
+    }
+}
+
+/// The first byte, left where it is; nothing if the client ended without a word.
+async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let read = stream.peek(&mut byte).await?;
+    Ok(byte.first().copied().filter(|_| read > 0))
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: &TlsAcceptor,
+    shared: &Arc<Shared>,
+) {
+    let accepted = match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(error)) => return debug!(client.address = %address, %error, "A handshake failed"),
+        Err(_elapsed) => return debug!(client.address = %address, "A handshake took too long"),
+    };
+    let peer = Peer::encrypted(address);
+    match (accepted.speaks, &shared.options.sessions) {
+        (Speaks::Http1, _) => serve_http1(accepted.stream, peer, shared).await,
+        (Speaks::Http2, _) => serve_http2(accepted.stream, peer, shared).await,
+        (Speaks::Messages, Some(sessions)) => {
+            sessions.serve_tls(accepted.stream, address, shared.stop.clone()).await;
+        }
+        (Speaks::Messages, None) => {}
+    }
+}
+
+async fn serve_http1<S>(stream: S, peer: Peer, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answer = {
+        let shared = Arc::clone(shared);
+        service_fn(move |request| answer(Arc::clone(&shared), peer, request))
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // The wait for a next request counts as waiting for its head.
@@ -144,28 +223,81 @@ async fn serve_connection(
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = stop.cancelled() => {
+        () = shared.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
+    note_end(ended, peer);
+}
+
+async fn serve_http2<S>(stream: S, peer: Peer, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answer = {
+        let shared = Arc::clone(shared);
+        service_fn(move |request| answer(Arc::clone(&shared), peer, request))
+    };
+    // A client that waits for nothing and says nothing is let go; one that takes what it asked
+    // for says so now and then.
+    let stream = StallGuard::new(Watched::new(stream, HTTP_STALL_MAX), HTTP_STALL_MAX);
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP_REQUESTS_MAX)
+        .initial_stream_window_size(HTTP_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP_WINDOW_BYTES)
+        .max_header_list_size(http2_header_bytes())
+        .max_send_buf_size(HTTP_SEND_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = shared.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    note_end(ended, peer);
+}
+
+/// [`HTTP_HEADER_BYTES_MAX`], as HTTP/2 counts.
+fn http2_header_bytes() -> u32 {
+    u32::try_from(HTTP_HEADER_BYTES_MAX).unwrap_or(u32::MAX)
+}
+
+fn note_end(ended: hyper::Result<()>, peer: Peer) {
     if let Err(error) = ended {
-        debug!(%error, client.address = %peer, "An HTTP connection broke");
+        debug!(%error, client.address = %peer.address, "An HTTP connection broke");
     }
 }
 
 async fn answer(
-    mut router: Router,
-    admission: Admission,
-    peer: SocketAddr,
+    shared: Arc<Shared>,
+    peer: Peer,
     request: hyper::Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    if let Some(from) = counted_origin(peer) {
-        admission.request(from).await;
+    if let Some(from) = counted_origin(peer.address) {
+        shared.admission.request(from).await;
     }
     let mut request: Request = request.map(Body::new);
-    if router::asks_for_peer(request.uri().path()) {
-        request.extensions_mut().insert(Peer(peer));
+    if router::asks_for_peer(&request) {
+        let is_own_name = host_of(&request).is_some_and(|host| shared.is_own_name(host));
+        let plain_tokens = shared.options.plain_tokens;
+        request.extensions_mut().insert(Peer { is_own_name, plain_tokens, ..peer });
     }
-    router.call(request).await
+    shared.router.clone().call(request).await
+}
+
+impl Shared {
+    /// Whether the box is asked by a name of its own: an address, or a name that it gave itself
+    /// or that its certificate is for. With another, a page of somebody else may be behind it.
+    fn is_own_name(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        bare.unwrap_or(&host).parse::<IpAddr>().is_ok()
+            || host == "localhost"
+            || self.own_names.contains(&host)
+            || self.options.tls.as_ref().is_some_and(|tls| tls.is_certified_for(&host))
+    }
 }

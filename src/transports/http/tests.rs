@@ -20,7 +20,8 @@ use crate::formats::{NarInfo, Sha256Hash};
 use crate::services::tests::{TestPath, TestServices, noise, per_cache};
 use crate::services::{Caller, Right};
 use crate::transports::http::admin_handler;
-use crate::transports::http::router::{Peer, router};
+use crate::transports::http::peer::Peer;
+use crate::transports::http::router::router;
 use crate::wire::message::AdminRequest;
 
 struct Answer {
@@ -64,6 +65,7 @@ async fn get(router: &Router, path: &str) -> Answer {
 async fn get_with(router: &Router, path: &str, header: HeaderName, value: &str) -> Answer {
     let mut request = request(Method::GET, path);
     request.headers_mut().insert(header, value.parse().unwrap());
+    request.extensions_mut().insert(Peer::plain("127.0.0.1:1".parse().unwrap()));
     send(router, request).await
 }
 
@@ -304,7 +306,7 @@ async fn what_happens_is_counted() {
 // Administration.
 
 fn from_here(mut request: Request, token: Option<&str>) -> Request {
-    request.extensions_mut().insert(Peer("[::ffff:127.0.0.1]:1".parse().unwrap()));
+    request.extensions_mut().insert(Peer::plain("[::ffff:127.0.0.1]:1".parse().unwrap()));
     if let Some(token) = token {
         let value = format!("Bearer {token}").parse().unwrap();
         request.headers_mut().insert(AUTHORIZATION, value);
@@ -321,7 +323,7 @@ async fn administration_is_for_owners_on_the_box() {
         test.services.tokens.create(per_cache("main", Right::ReadWrite)).await.unwrap();
     let (writer, ask) = (writer.to_secret_text(), || request(Method::GET, url));
     let mut from_afar = from_here(ask(), Some(owner));
-    from_afar.extensions_mut().insert(Peer("192.0.2.7:1".parse().unwrap()));
+    from_afar.extensions_mut().insert(Peer::plain("192.0.2.7:1".parse().unwrap()));
     for (request, status) in [
         (from_here(ask(), Some(owner)), 200),
         (from_here(ask(), None), 401),

@@ -1,10 +1,11 @@
 //! A client's connection to one box.
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint};
+use quinn::Endpoint;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use crate::formats::limits::{SEND_RAW_BYTES_MAX, STREAM_IDLE_MAX};
 use crate::formats::{CacheName, StorePathHash};
 use crate::transports::quic::connect::{self, ConnectError, ConnectOptions};
+use crate::transports::quic::link::{Link, LinkError};
 use crate::transports::quic::send::{self, ChunkSource};
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
@@ -38,7 +40,7 @@ pub enum RequestError {
     Stream(#[from] StreamError),
     /// The connection broke before the request went out.
     #[error("the connection to the box broke")]
-    Lost(#[from] quinn::ConnectionError),
+    Lost(#[from] LinkError),
     /// The box said nothing for too long.
     #[error("the box was silent for {} s", STREAM_IDLE_MAX.as_secs())]
     TimedOut,
@@ -86,8 +88,9 @@ pub struct BoxConnection(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    endpoint: Endpoint,
-    connection: Connection,
+    /// QUIC's socket; none for a connection by TLS.
+    endpoint: Option<Endpoint>,
+    link: Link,
     device_id: DeviceId,
     welcome: Welcome,
     _control: (MessageReader, MessageWriter),
@@ -107,7 +110,7 @@ impl BoxConnection {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self(Arc::new(Inner {
             endpoint: greeted.endpoint,
-            connection: greeted.connection,
+            link: greeted.link,
             device_id: greeted.device_id,
             welcome: greeted.welcome,
             _control: greeted.control,
@@ -190,10 +193,16 @@ impl BoxConnection {
         }
     }
 
-    /// Bytes of UDP payload sent so far.
+    /// Where the box is, if it was reached by TLS over TCP since QUIC stayed silent.
+    #[must_use]
+    pub fn by_tls(&self) -> Option<SocketAddr> {
+        matches!(self.0.link, Link::Tls(_)).then(|| self.0.link.remote_address())
+    }
+
+    /// Bytes of UDP or TLS payload sent so far.
     #[must_use]
     pub fn sent_bytes(&self) -> u64 {
-        self.0.connection.stats().udp_tx.bytes
+        self.0.link.sent_bytes()
     }
 
     /// Closes the connection, for all clones, and returns when the last packet is on its way.
@@ -202,9 +211,11 @@ impl BoxConnection {
     /// another last packet for a box that missed the first, and a box also lets go of who is
     /// silent.
     pub async fn close(self) {
-        let Inner { endpoint, connection, .. } = &*self.0;
+        let (Link::Quic(connection), Some(endpoint)) = (&self.0.link, &self.0.endpoint) else {
+            return self.0.link.close(CloseReason::Done).await;
+        };
         let before = connection.stats().udp_tx.datagrams;
-        connection.close(CloseReason::Done.code(), b"");
+        self.0.link.close(CloseReason::Done).await;
         // Should something else have gone out in between, the box is left to notice the silence.
         let said = async {
             while connection.stats().udp_tx.datagrams == before {
@@ -234,7 +245,7 @@ impl BoxConnection {
     }
 
     async fn open(&self) -> Result<(MessageReader, MessageWriter), RequestError> {
-        let (send, recv) = self.0.connection.open_bi().await?;
+        let (send, recv) = self.0.link.open_bi().await?;
         Ok((MessageReader::unlimited(recv), MessageWriter::new(send)))
     }
 }

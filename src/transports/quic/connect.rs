@@ -2,24 +2,33 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Endpoint};
+use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::formats::limits::{HANDSHAKE_MAX, MESSAGE_BYTES_MAX};
 use crate::formats::signature::{ParseKeyError, SecretKey};
 use crate::transports::quic::identity::{IdentityError, Pins, SERVER_NAME};
+use crate::transports::quic::link::{Link, LinkError};
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport;
+use crate::transports::tls::streams;
 use crate::wire::hello::{Hello, ProtocolRange, Welcome};
 use crate::wire::message::{BoxMessage, ClientMessage, Message};
 use crate::wire::{DeviceId, Refusal, TokenText, Violation};
 
 /// Head start of an address before the next one is tried too (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
+/// Silence of QUIC after which TLS over TCP is tried beside it.
+const TLS_AFTER: Duration = Duration::from_secs(1);
+/// How long QUIC may take, all in all, before a connection by TLS is taken in its place.
+const QUIC_PATIENCE: Duration = Duration::from_millis(2500);
 
 /// Which box a client accepts, and what it says to it.
 #[derive(Clone, Debug)]
@@ -51,7 +60,7 @@ pub enum ConnectError {
         tried: Vec<SocketAddr>,
         /// What the last one gave, if it gave anything.
         #[source]
-        last: Option<quinn::ConnectionError>,
+        last: Option<LinkError>,
     },
     /// Somebody answers whose key is not the one that the token is for.
     #[error(
@@ -93,8 +102,8 @@ fn list<T: ToString>(items: &[T]) -> String {
 
 /// A connection that was greeted.
 pub(super) struct Greeted {
-    pub(super) endpoint: Endpoint,
-    pub(super) connection: Connection,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) link: Link,
     pub(super) device_id: DeviceId,
     pub(super) welcome: Welcome,
     /// The control stream; it stays open as long as the connection.
@@ -104,7 +113,11 @@ pub(super) struct Greeted {
 /// Connects and greets.
 pub(super) async fn connect(options: ConnectOptions) -> Result<Greeted, ConnectError> {
     let device = SecretKey::from_seed("device", &options.device_seed)?;
-    let reached = reach(&options).await?;
+    if options.tokens.is_empty() {
+        return Err(ConnectError::NoToken);
+    }
+    let accepted: Vec<DeviceId> = options.tokens.iter().map(TokenText::device_id).collect();
+    let reached = reach(&options.addresses, &accepted).await?;
     let token = options.tokens.iter().find(|token| token.device_id() == reached.device_id);
     let token = token.ok_or(ConnectError::NoToken)?;
     let hello = Hello {
@@ -113,21 +126,19 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<Greeted, ConnectE
         token: token.to_secret_text().into(),
         device_key: *device.public_key().as_bytes(),
     };
-    let greeted = timeout(HANDSHAKE_MAX * 2, greet(&reached.connection, hello)).await;
+    let greeted = timeout(HANDSHAKE_MAX * 2, greet(&reached.link, hello)).await;
     let (welcome, control) = greeted.map_err(|_elapsed| ConnectError::Greeting(None))??;
-    let Reached { endpoint, connection, device_id } = reached;
-    Ok(Greeted { endpoint, connection, device_id, welcome, control })
+    let Reached { endpoint, link, device_id } = reached;
+    Ok(Greeted { endpoint, link, device_id, welcome, control })
 }
 
 async fn greet(
-    connection: &Connection,
+    link: &Link,
     hello: Hello,
 ) -> Result<(Welcome, (MessageReader, MessageWriter)), ConnectError> {
     let broken = |error: StreamError| ConnectError::Greeting(Some(error));
-    let (send, recv) = connection
-        .open_bi()
-        .await
-        .map_err(|error| broken(StreamError::Read(quinn::ReadError::ConnectionLost(error))))?;
+    let opened = link.open_bi().await;
+    let (send, recv) = opened.map_err(|error| broken(StreamError::Read(error)))?;
     let mut writer = MessageWriter::new(send);
     let mut reader = MessageReader::new(recv, MESSAGE_BYTES_MAX);
     // If the box closed already, its refusal is still to be read.
@@ -143,30 +154,30 @@ async fn greet(
     }
 }
 
-struct Reached {
-    endpoint: Endpoint,
-    connection: Connection,
-    device_id: DeviceId,
+/// A connection whose box proved an ID that is accepted.
+pub(super) struct Reached {
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) link: Link,
+    pub(super) device_id: DeviceId,
 }
 
 /// Tries the addresses, each a little after the one before; the first that answers as an
 /// accepted box wins, and the others are let go.
-async fn reach(options: &ConnectOptions) -> Result<Reached, ConnectError> {
-    if options.addresses.is_empty() {
+pub(super) async fn reach(
+    addresses: &[SocketAddr],
+    accepted: &[DeviceId],
+) -> Result<Reached, ConnectError> {
+    if addresses.is_empty() {
         return Err(ConnectError::NoAddress);
     }
-    if options.tokens.is_empty() {
-        return Err(ConnectError::NoToken);
-    }
-    let accepted: Vec<DeviceId> = options.tokens.iter().map(TokenText::device_id).collect();
-    let mut left = options.addresses.iter();
+    let mut left = addresses.iter();
     let mut attempts = FuturesUnordered::new();
     let mut next_at = Instant::now();
     let mut worst = Failure::Silent(None);
     loop {
         tokio::select! {
             () = sleep_until(next_at), if left.len() > 0 => {
-                attempts.extend(left.next().map(|address| attempt(*address, &accepted)));
+                attempts.extend(left.next().map(|address| attempt(*address, accepted)));
                 next_at = Instant::now() + HEAD_START;
             }
             Some(ended) = attempts.next() => match ended {
@@ -180,11 +191,9 @@ async fn reach(options: &ConnectOptions) -> Result<Reached, ConnectError> {
         }
     }
     Err(match worst {
-        Failure::Silent(last) => {
-            ConnectError::Unreachable { tried: options.addresses.clone(), last }
-        }
+        Failure::Silent(last) => ConnectError::Unreachable { tried: addresses.to_vec(), last },
         Failure::Wrong(address, found) => {
-            ConnectError::WrongDevice { address, expected: accepted.clone(), found }
+            ConnectError::WrongDevice { address, expected: accepted.to_vec(), found }
         }
         Failure::Here(error) => error,
     })
@@ -192,7 +201,7 @@ async fn reach(options: &ConnectOptions) -> Result<Reached, ConnectError> {
 
 /// Why an address gave no connection, the least telling first.
 enum Failure {
-    Silent(Option<quinn::ConnectionError>),
+    Silent(Option<LinkError>),
     Here(ConnectError),
     Wrong(SocketAddr, DeviceId),
 }
@@ -207,12 +216,44 @@ impl Failure {
         }
     }
 
+    /// Whether something at the address answered, so that packets get through.
+    const fn is_answer(&self) -> bool {
+        matches!(self, Self::Silent(Some(_)) | Self::Wrong(..))
+    }
+
     fn or(self, other: Self) -> Self {
         if other.tells() >= self.tells() { other } else { self }
     }
 }
 
+/// Tries QUIC, and TLS too if QUIC stays silent. TLS waits a little for QUIC even when it is
+/// there first: a slow box is no blocked port.
 async fn attempt(address: SocketAddr, accepted: &[DeviceId]) -> Result<Reached, Failure> {
+    let mut quic = pin!(by_quic(address, accepted));
+    match timeout(TLS_AFTER, &mut quic).await {
+        Ok(Err(failure)) if !failure.is_answer() => {
+            return by_tls(address, accepted).await.map_err(|later| failure.or(later));
+        }
+        Ok(ended) => return ended,
+        Err(_silent) => {}
+    }
+    let mut tls = pin!(by_tls(address, accepted));
+    tokio::select! {
+        ended = &mut quic => match ended {
+            Err(failure) if !failure.is_answer() => tls.await.map_err(|later| failure.or(later)),
+            ended => ended,
+        },
+        ended = &mut tls => match ended {
+            Ok(reached) => match timeout(QUIC_PATIENCE.saturating_sub(TLS_AFTER), quic).await {
+                Ok(Ok(better)) => Ok(better),
+                _ => Ok(reached),
+            },
+            Err(failure) => quic.await.map_err(|later| failure.or(later)),
+        },
+    }
+}
+
+async fn by_quic(address: SocketAddr, accepted: &[DeviceId]) -> Result<Reached, Failure> {
     let here = |error: ConnectError| Failure::Here(error);
     let pins = Pins::new(accepted.to_vec());
     let crypto = pins.client_crypto().map_err(|error| here(error.into()))?;
@@ -226,15 +267,35 @@ async fn attempt(address: SocketAddr, accepted: &[DeviceId]) -> Result<Reached, 
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|_address_cannot_be_dialled| Failure::Silent(None))?;
-    match timeout(HANDSHAKE_MAX, connecting).await {
+    let handshake = timeout(HANDSHAKE_MAX, connecting).await;
+    let connection = pinned(handshake, address, &pins)?;
+    let device_id = pins.met().ok_or(Failure::Silent(None))?;
+    Ok(Reached { endpoint: Some(endpoint), link: Link::Quic(connection), device_id })
+}
+
+async fn by_tls(address: SocketAddr, accepted: &[DeviceId]) -> Result<Reached, Failure> {
+    let pins = Pins::new(accepted.to_vec());
+    let config = pins.client_tls().map_err(|error| Failure::Here(error.into()))?;
+    let connected = timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await;
+    let Ok(Ok(stream)) = connected else { return Err(Failure::Silent(None)) };
+    let handshake = timeout(HANDSHAKE_MAX, streams::dial(stream, config, address)).await;
+    let streams = pinned(handshake, address, &pins)?;
+    let device_id = pins.met().ok_or(Failure::Silent(None))?;
+    Ok(Reached { endpoint: None, link: Link::Tls(streams), device_id })
+}
+
+/// What a handshake gave, or why not: whom it met tells more than how it ended.
+fn pinned<T, E: Into<LinkError>>(
+    handshake: Result<Result<T, E>, Elapsed>,
+    address: SocketAddr,
+    pins: &Pins,
+) -> Result<T, Failure> {
+    match handshake {
         Err(_elapsed) => Err(Failure::Silent(None)),
-        Ok(handshake) => match (handshake, pins.met()) {
-            (Ok(connection), Some(device_id)) => Ok(Reached { endpoint, connection, device_id }),
-            (Err(_), Some(found)) if !accepted.contains(&found) => {
-                Err(Failure::Wrong(address, found))
-            }
-            (Err(error), _) => Err(Failure::Silent(Some(error))),
-            (Ok(_), None) => Err(Failure::Silent(None)),
-        },
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(match pins.met() {
+            Some(found) if !pins.accepts(found) => Failure::Wrong(address, found),
+            _ => Failure::Silent(Some(error.into())),
+        }),
     }
 }

@@ -15,7 +15,8 @@ use crate::formats::limits::{CONNECTIONS_MAX, HANDSHAKE_MAX, QUIC_DRAIN_MAX};
 use crate::services::admission::Guest;
 use crate::transports::origin::counted_origin;
 use crate::transports::quic::identity::{Identity, IdentityError};
-use crate::transports::quic::session::{QuicParts, Shared, serve_connection};
+use crate::transports::quic::link::Link;
+use crate::transports::quic::session::{Sessions, Shared, serve_connection};
 use crate::transports::quic::transport;
 
 /// Why a box cannot speak QUIC.
@@ -45,13 +46,13 @@ impl QuicServer {
     pub fn new(
         socket: UdpSocket,
         identity: &Identity,
-        parts: QuicParts,
+        sessions: Sessions,
     ) -> Result<Self, QuicError> {
         let mut config = ServerConfig::with_crypto(Arc::new(identity.server_crypto()?));
         config.transport_config(transport::of_box()).max_incoming(CONNECTIONS_MAX);
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new(identity.endpoint_config()?, Some(config), socket, runtime)?;
-        Ok(Self { endpoint, shared: Arc::new(Shared::new(parts)) })
+        Ok(Self { endpoint, shared: sessions.0 })
     }
 
     /// Where it listens.
@@ -141,7 +142,7 @@ async fn greet_and_serve(admitted: Admitted, shared: Arc<Shared>, stop: Cancella
     let shaken = timeout(HANDSHAKE_MAX, connecting).await;
     drop(unproven);
     match shaken {
-        Ok(Ok(connection)) => serve_connection(connection, shared, stop).await,
+        Ok(Ok(connection)) => serve_connection(Link::Quic(connection), shared, stop).await,
         Ok(Err(error)) => debug!(%address, %error, "A handshake failed"),
         Err(_elapsed) => debug!(%address, "A handshake took too long"),
     }

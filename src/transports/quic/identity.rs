@@ -19,6 +19,7 @@ use rustls::crypto::ring::cipher_suite::{
 };
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, ServerConfig,
     SignatureScheme, SupportedCipherSuite,
@@ -28,7 +29,7 @@ use crate::wire::DeviceId;
 use crate::wire::hello::ALPN;
 
 /// What TLS is told as the name of the server; nothing looks at it.
-pub(super) const SERVER_NAME: &str = "larder";
+pub(in crate::transports) const SERVER_NAME: &str = "larder";
 
 /// Why there is no identity or no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -102,22 +103,51 @@ impl Identity {
         Ok(config)
     }
 
-    /// The box's half of TLS: version 1.3 only, ALPN `larder/1`, no early data, no resumption.
+    /// The box's half of TLS for QUIC.
     ///
     /// # Errors
     ///
     /// [`IdentityError`] if TLS refuses the certificate.
     pub fn server_crypto(&self) -> Result<QuicServerConfig, IdentityError> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(vec![self.certificate.clone()], self.key.clone_key().into())?;
+        Ok(QuicServerConfig::try_from(self.pinned_tls()?)?)
+    }
+
+    /// The box's half of TLS for clients that pin it, over QUIC and TCP alike: version 1.3 only,
+    /// ALPN `larder/1`, no early data, no resumption.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`] if TLS refuses the certificate.
+    pub fn pinned_tls(&self) -> Result<ServerConfig, IdentityError> {
+        let mut config = server_tls(self.certified_key()?)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.send_tls13_tickets = 0;
-        // A client that can do both leaves the choice to a box that cannot do AES quickly.
-        config.ignore_client_order = !has_aes_instructions();
-        Ok(QuicServerConfig::try_from(config)?)
+        Ok(config)
     }
+
+    /// The certificate on the key, for TLS.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`] if TLS refuses the key.
+    pub fn certified_key(&self) -> Result<Arc<CertifiedKey>, IdentityError> {
+        let key = self.key.clone_key().into();
+        let chain = vec![self.certificate.clone()];
+        Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider())?))
+    }
+}
+
+/// A box's half of TLS 1.3 with one certificate.
+pub(in crate::transports) fn server_tls(
+    key: Arc<CertifiedKey>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    // A client that can do both leaves the choice to a box that cannot do AES quickly.
+    config.ignore_client_order = !has_aes_instructions();
+    Ok(config)
 }
 
 /// Connection IDs that differ from those of every earlier start, and of which none is refused
@@ -176,12 +206,27 @@ impl Pins {
         *self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client's half of TLS.
+    /// Whether this box is accepted.
+    #[must_use]
+    pub fn accepts(&self, box_id: DeviceId) -> bool {
+        self.accepted.contains(&box_id)
+    }
+
+    /// The client's half of TLS for QUIC.
     ///
     /// # Errors
     ///
     /// [`IdentityError`] if TLS cannot be set up.
     pub fn client_crypto(self: &Arc<Self>) -> Result<QuicClientConfig, IdentityError> {
+        Ok(QuicClientConfig::try_from(self.client_tls()?)?)
+    }
+
+    /// The client's half of TLS.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`] if TLS cannot be set up.
+    pub fn client_tls(self: &Arc<Self>) -> Result<Arc<ClientConfig>, IdentityError> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous();
@@ -192,7 +237,7 @@ impl Pins {
         // A resumed session would prove the key only through an earlier handshake.
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
-        Ok(QuicClientConfig::try_from(config)?)
+        Ok(Arc::new(config))
     }
 }
 
@@ -208,7 +253,7 @@ impl ServerCertVerifier for Pins {
         let key = public_key_of(end_entity).ok_or(CertificateError::BadEncoding)?;
         let id = DeviceId::of_public_key(&key);
         *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
-        if self.accepted.contains(&id) {
+        if self.accepts(id) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())
@@ -247,7 +292,7 @@ fn public_key_of(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
 }
 
 /// ring's cryptography, with the ciphers in the order that this machine is quick at.
-fn provider() -> Arc<CryptoProvider> {
+pub(in crate::transports) fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     provider.cipher_suites = cipher_suites(has_aes_instructions());
     Arc::new(provider)

@@ -195,7 +195,7 @@ impl Push {
                 },
                 flushed = writer.flush(), if writer.pending_bytes() > 0 => match flushed {
                     // The box has said all it will; its answer is still to be read.
-                    Err(StreamError::Write(quinn::WriteError::Stopped(_))) => box_reads = false,
+                    Err(StreamError::Stopped) => box_reads = false,
                     flushed => flushed?,
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()),

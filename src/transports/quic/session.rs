@@ -1,13 +1,14 @@
 //! One connection of a client: the greeting, then one task a request stream.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use quinn::{Connection, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,22 +16,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use crate::formats::limits::{
-    HALF_MESSAGES_BYTES_OF_BOX_MAX, HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX, QUIC_DRAIN_MAX,
-    RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
+    CONNECTIONS_MAX, HALF_MESSAGES_BYTES_OF_BOX_MAX, HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX,
+    QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
 };
 use crate::formats::signature::SecretKey;
 use crate::services::{
-    Admission, Auth, Cache, Caches, Caller, Origin, Publisher, SigningMode, TokenId,
+    Admission, Auth, Cache, Caches, Caller, Origin, Pairing, Publisher, SigningMode, TokenId,
 };
-use crate::transports::origin::origin_of;
+use crate::transports::origin::{counted_origin, origin_of};
+use crate::transports::quic::link::{Link, RecvHalf, SendHalf};
 use crate::transports::quic::receive;
 use crate::transports::quic::room::Room;
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
+use crate::transports::tls::streams::Streams;
 use crate::wire::framing::FramingError;
 use crate::wire::hello::{CacheAccess, HELLO_BYTES_MAX, Hello, Limits, Signing, Welcome};
 use crate::wire::message::{AdminRequest, AdminResponse, BoxMessage, ClientMessage, Message};
 use crate::wire::missing;
+use crate::wire::pairing::Paired;
 use crate::wire::{DeviceId, Refusal, RefusalCode, Violation};
 
 /// How long a last message may take to arrive before its connection is closed.
@@ -49,6 +53,8 @@ pub struct QuicParts {
     pub auth: Auth,
     /// Bounds what one address can take.
     pub admission: Admission,
+    /// Knows pairing codes.
+    pub pairing: Pairing,
     /// Knows caches.
     pub caches: Caches,
     /// Takes pushes.
@@ -66,14 +72,60 @@ pub(super) struct Shared {
     half_messages: Arc<Semaphore>,
     /// Handshakes that may be under way with addresses that nobody has proven.
     pub(super) unproven_handshakes: Arc<Semaphore>,
+    /// Room for connections by TLS; QUIC counts its own.
+    tls_room: Semaphore,
+}
+
+/// Answers clients, however their connections are carried. Cloning copies a pointer.
+#[derive(Clone)]
+pub struct Sessions(pub(super) Arc<Shared>);
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+impl Sessions {
+    /// Sessions of a box.
+    #[must_use]
+    pub fn new(parts: QuicParts) -> Self {
+        Self(Arc::new(Shared::new(parts)))
+    }
+
+    /// Serves a client that came by TLS over TCP, to its end.
+    pub(in crate::transports) async fn serve_tls<S>(
+        &self,
+        stream: S,
+        address: SocketAddr,
+        stop: CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(_room) = self.0.tls_room.try_acquire() else {
+            return debug!(%address, "Too many clients by TLS; let one more go");
+        };
+        let guest =
+            counted_origin(address).map(|from| self.0.parts.admission.quic_connection(from));
+        if matches!(guest, Some(None)) {
+            return debug!(%address, "An address has enough connections");
+        }
+        match Streams::of_box(stream, address).await {
+            Ok(streams) => serve_connection(Link::Tls(streams), Arc::clone(&self.0), stop).await,
+            Err(error) => debug!(%address, %error, "A connection by TLS broke"),
+        }
+    }
 }
 
 impl Shared {
-    pub(super) fn new(parts: QuicParts) -> Self {
-        let frame_bytes = Arc::new(Semaphore::new(RECEIVE_BYTES_MAX));
-        let unproven_handshakes = Arc::new(Semaphore::new(HANDSHAKES_UNPROVEN_MAX));
-        let half_messages = Arc::new(Semaphore::new(HALF_MESSAGES_BYTES_OF_BOX_MAX));
-        Self { parts, frame_bytes, half_messages, unproven_handshakes }
+    fn new(parts: QuicParts) -> Self {
+        Self {
+            parts,
+            frame_bytes: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)),
+            half_messages: Arc::new(Semaphore::new(HALF_MESSAGES_BYTES_OF_BOX_MAX)),
+            unproven_handshakes: Arc::new(Semaphore::new(HANDSHAKES_UNPROVEN_MAX)),
+            tls_room: Semaphore::new(CONNECTIONS_MAX),
+        }
     }
 }
 
@@ -125,60 +177,76 @@ impl From<Refusal> for Unanswered {
 
 /// Greets a client and serves its requests until it goes, or until `stop` and a drain.
 pub(super) async fn serve_connection(
-    connection: Connection,
+    connection: Link,
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) {
     let address = connection.remote_address();
-    let span = info_span!("quic", client.address = %address);
+    let span = info_span!("client", client.address = %address);
     let session = async {
         let from = origin_of(address);
         match timeout(HANDSHAKE_MAX, greeting(&connection, &shared, from)).await {
-            Ok(Some((hello, caller, _control))) => {
+            Ok(Ok((hello, caller, control))) => {
                 let (token, end) = (caller.token.id, watch::Sender::new(None));
                 let room = Room::new(Arc::clone(&shared.half_messages));
                 let session = Arc::new(Session { shared, hello, from, token, room, end });
                 let reason = serve_requests(&connection, &session, &stop).await;
-                connection.close(reason.code(), b"");
+                drop(control);
+                connection.close(reason).await;
             }
-            Ok(None) | Err(_) => connection.close(CloseReason::Refused.code(), b""),
+            Ok(Err(reason)) => connection.close(reason).await,
+            Err(_elapsed) => connection.close(CloseReason::Refused).await,
         }
     };
     session.instrument(span).await;
 }
 
 /// The greeting on the client's first stream, which stays open for as long as the connection;
-/// `None` if it was refused or did not come about.
+/// otherwise the reason to close with.
 async fn greeting(
-    connection: &Connection,
+    connection: &Link,
     shared: &Shared,
     from: Origin,
-) -> Option<(Hello, Caller, (MessageReader, MessageWriter))> {
-    let (send, recv) = connection.accept_bi().await.ok()?;
+) -> Result<(Hello, Caller, (MessageReader, MessageWriter)), CloseReason> {
+    let accepted = connection.accept_bi().await;
+    let (send, recv) = accepted.map_err(|_gone| CloseReason::Refused)?;
     let mut reader = MessageReader::new(recv, HELLO_BYTES_MAX);
     let mut writer = MessageWriter::new(send);
     let welcomed = AssertUnwindSafe(welcome(shared, from, &mut reader, &mut writer));
     match unwound(welcomed.catch_unwind().await) {
-        Ok((hello, caller)) => {
+        Ok(Some((hello, caller))) => {
             debug!(client.agent = hello.agent, token.id = caller.token.id.0, "Greeted a client");
-            Some((hello, caller, (reader, writer)))
+            Ok((hello, caller, (reader, writer)))
+        }
+        Ok(None) => {
+            writer.finish();
+            let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
+            Err(CloseReason::Done)
         }
         Err(unanswered) => {
             refuse(&mut writer, unanswered).await;
             let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
-            None
+            Err(CloseReason::Refused)
         }
     }
 }
 
+/// Answers the first message; nothing more comes of a pairing.
 async fn welcome(
     shared: &Shared,
     from: Origin,
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
-) -> Result<(Hello, Caller), Unanswered> {
+) -> Result<Option<(Hello, Caller)>, Unanswered> {
     let hello = match reader.next().await? {
         Some(ClientMessage::Hello(hello)) => hello,
+        Some(ClientMessage::Pair(pair)) => {
+            let token = shared.parts.pairing.redeem(pair.checked()?).await;
+            let token = token.map_err(Refusal::from)?.to_secret_text().into();
+            let box_name = shared.parts.box_name.clone();
+            writer.send(&BoxMessage::Paired(Paired { box_name, token })).await?;
+            return Ok(None);
+        }
         Some(other) => {
             let place = "at the start of a connection";
             return Err(Violation::OutOfTurn { message: other.name(), place }.into());
@@ -195,7 +263,7 @@ async fn welcome(
         limits: Limits::ours(),
     };
     writer.send(&BoxMessage::Welcome(welcome)).await?;
-    Ok((hello, caller))
+    Ok(Some((hello, caller)))
 }
 
 async fn check(auth: &Auth, from: Origin, hello: &Hello) -> Result<Caller, Refusal> {
@@ -255,7 +323,7 @@ enum End {
 }
 
 async fn serve_requests(
-    connection: &Connection,
+    connection: &Link,
     session: &Arc<Session>,
     stop: &CancellationToken,
 ) -> CloseReason {
@@ -300,7 +368,7 @@ async fn serve_requests(
 }
 
 /// Tells every new request that the box goes down; ends when the connection does.
-async fn refuse_new(connection: &Connection) {
+async fn refuse_new(connection: &Link) {
     while let Ok((send, _recv)) = connection.accept_bi().await {
         let mut writer = MessageWriter::new(send);
         let refusal = Refusal::new(RefusalCode::ShuttingDown, "the box is shutting down");
@@ -309,7 +377,7 @@ async fn refuse_new(connection: &Connection) {
 }
 
 /// Answers one request. Whatever happens inside, the stream gets an answer, if only `internal`.
-async fn serve_request(session: Arc<Session>, send: SendStream, recv: RecvStream) {
+async fn serve_request(session: Arc<Session>, send: SendHalf, recv: RecvHalf) {
     let mut reader = MessageReader::unlimited(recv).within(session.room.share());
     let mut writer = MessageWriter::new(send);
     let answered = AssertUnwindSafe(answer(&session, &mut reader, &mut writer));

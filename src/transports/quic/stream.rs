@@ -1,15 +1,12 @@
-//! Messages on a QUIC stream: `wire::framing` with quinn under it.
+//! Messages on a stream: `wire::framing` with a link's streams under it.
 
-use bytes::{Buf, BytesMut};
-use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use bytes::BytesMut;
 
 use crate::formats::limits::MESSAGE_BYTES_MAX;
+use crate::transports::quic::link::{LinkError, RecvHalf, SendHalf};
 use crate::transports::quic::room::Share;
 use crate::wire::framing::{self, Decoder, FramingError};
 use crate::wire::message::Message;
-
-/// Bytes taken from a stream at a time.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// Why no message came or went.
 #[derive(Debug, thiserror::Error)]
@@ -22,26 +19,29 @@ pub enum StreamError {
     Cut,
     /// The stream or its connection broke.
     #[error("cannot read from the stream")]
-    Read(#[from] ReadError),
+    Read(#[source] LinkError),
     /// Too much of other messages is half there.
     #[error("there is no room for the message")]
     NoRoom,
-    /// The other side does not read any more, or the connection broke.
+    /// The stream or its connection broke.
     #[error("cannot write to the stream")]
-    Write(#[from] WriteError),
+    Write(#[source] LinkError),
+    /// The other side does not read any more; it may still answer.
+    #[error("the other side has stopped reading")]
+    Stopped,
 }
 
 /// The half that messages come from.
 #[derive(Debug)]
 pub(super) struct MessageReader {
-    stream: RecvStream,
+    stream: RecvHalf,
     decoder: Decoder,
     share: Option<Share>,
 }
 
 impl MessageReader {
     /// A reader that takes messages of at most `max_bytes`.
-    pub(super) fn new(stream: RecvStream, max_bytes: usize) -> Self {
+    pub(super) fn new(stream: RecvHalf, max_bytes: usize) -> Self {
         Self { stream, decoder: Decoder::new(max_bytes), share: None }
     }
 
@@ -58,7 +58,7 @@ impl MessageReader {
     }
 
     /// A reader of messages as long as any may be.
-    pub(super) fn unlimited(stream: RecvStream) -> Self {
+    pub(super) fn unlimited(stream: RecvHalf) -> Self {
         Self::new(stream, MESSAGE_BYTES_MAX)
     }
 
@@ -70,8 +70,8 @@ impl MessageReader {
                 return Ok(Some(message));
             }
             self.hold()?;
-            match self.stream.read_chunk(PIECE_BYTES, true).await? {
-                Some(piece) => self.decoder.feed(&piece.bytes),
+            match self.stream.read().await.map_err(StreamError::Read)? {
+                Some(piece) => self.decoder.feed(&piece),
                 None if self.decoder.is_between_messages() => return Ok(None),
                 None => return Err(StreamError::Cut),
             }
@@ -83,12 +83,12 @@ impl MessageReader {
 /// task can wait for room and for other things at once.
 #[derive(Debug)]
 pub(super) struct MessageWriter {
-    stream: SendStream,
+    stream: SendHalf,
     pending: BytesMut,
 }
 
 impl MessageWriter {
-    pub(super) fn new(stream: SendStream) -> Self {
+    pub(super) fn new(stream: SendHalf) -> Self {
         Self { stream, pending: BytesMut::new() }
     }
 
@@ -111,8 +111,8 @@ impl MessageWriter {
     /// Writes what is queued. Cancel-safe: what was not written stays queued.
     pub(super) async fn flush(&mut self) -> Result<(), StreamError> {
         while !self.pending.is_empty() {
-            let written = self.stream.write(&self.pending).await?;
-            self.pending.advance(written);
+            let written = self.stream.write(&mut self.pending).await;
+            written.map_err(StreamError::Write)?.ok_or(StreamError::Stopped)?;
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl MessageWriter {
 
     /// Says that nothing more comes.
     pub(super) fn finish(&mut self) {
-        let _closed_by_the_other_side = self.stream.finish();
+        self.stream.finish();
     }
 
     /// Forgets what was queued; the other side has no use for it.
@@ -135,6 +135,6 @@ impl MessageWriter {
 
     /// Waits until all that was written arrived, or the other side gave up on it.
     pub(super) async fn arrived(&mut self) {
-        let _code_or_loss: Result<Option<VarInt>, _> = self.stream.stopped().await;
+        self.stream.arrived().await;
     }
 }

@@ -7,6 +7,7 @@ use crate::wire::hello::{Hello, ProtocolRange};
 use crate::wire::message::{
     AdminRequest, BoxMessage, ChunkId, ChunkRef, ClientMessage, PushOutcome,
 };
+use crate::wire::pairing::Pair;
 
 fn decode_all<M: Message>(pieces: &[&[u8]]) -> Result<Vec<M>, FramingError> {
     let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
@@ -43,6 +44,11 @@ fn every_message_has_its_number() {
         token: "ldr_".to_owned().into(),
         device_key: [0; 32],
     };
+    let pair = Pair {
+        protocols: ProtocolRange::OURS,
+        agent: "test".into(),
+        code: "3f7k-92mx".to_owned().into(),
+    };
     let messages = [
         (0, ClientMessage::Hello(hello)),
         (1, ClientMessage::Missing { cache, hashes: Vec::new() }),
@@ -51,6 +57,7 @@ fn every_message_has_its_number() {
         (5, ClientMessage::Finish),
         (6, ClientMessage::Abort { reason: String::new() }),
         (7, ClientMessage::Admin(admin)),
+        (8, ClientMessage::Pair(pair)),
     ];
     for (number, message) in messages {
         assert_eq!(encode(&message).unwrap()[LENGTH_BYTES], number, "{}", message.name());
@@ -59,14 +66,14 @@ fn every_message_has_its_number() {
 
 #[test]
 fn a_number_of_a_later_version_is_refused() {
-    for number in [ClientMessage::NUMBERS, 8, 9, 10, 1000] {
+    for number in [ClientMessage::NUMBERS, 20, 1000] {
         let body = postcard::to_stdvec(&number).unwrap();
         let error = decode_all::<ClientMessage>(&[&framed(&body)]).unwrap_err();
         assert_eq!(error, FramingError::UnknownNumber(number));
         assert_eq!(Refusal::from(error).code, RefusalCode::UnknownMessage);
     }
-    let error = decode_all::<BoxMessage>(&[&framed(&[7])]).unwrap_err();
-    assert_eq!(error, FramingError::UnknownNumber(7));
+    let error = decode_all::<BoxMessage>(&[&framed(&[20])]).unwrap_err();
+    assert_eq!(error, FramingError::UnknownNumber(20));
 }
 
 #[test]

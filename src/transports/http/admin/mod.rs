@@ -9,6 +9,7 @@ mod guard;
 mod input;
 mod keys;
 mod log;
+mod pairing;
 mod problem;
 mod status;
 mod tokens;
@@ -51,6 +52,7 @@ fn router() -> Router<Arc<Services>> {
         .route("/caches/{name}/log", get(log::show))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/pairing-codes", post(pairing::create))
         .route("/status", get(status::show))
         .route("/check", get(check::show).post(check::start))
         .method_not_allowed_fallback(problem::method_not_allowed)
@@ -58,7 +60,7 @@ fn router() -> Router<Arc<Services>> {
         .layer(from_fn(guard::require_personal))
 }
 
-/// The API for HTTP: to this machine alone, with a token in each request.
+/// The API for HTTP: to whom the [`guard`] lets in, with a token in each request.
 pub(super) fn router_for_http(services: &Arc<Services>) -> Router<Arc<Services>> {
     router().layer(from_fn_with_state(Arc::clone(services), guard::admit))
 }

@@ -23,6 +23,7 @@ pub(super) struct StatusBody {
     pushes: PushesBody,
     http_connections: i64,
     check: CheckBody,
+    certificate_problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,8 +80,16 @@ impl From<&Metrics> for PushesBody {
 
 /// `GET status`
 pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusBody>, Problem> {
-    let StatusReport { version, box_name, device_id, started_at, now, caches, store } =
-        services.status.report().await?;
+    let StatusReport {
+        version,
+        box_name,
+        device_id,
+        started_at,
+        now,
+        caches,
+        store,
+        certificate_problem,
+    } = services.status.report().await?;
     Ok(Json(StatusBody {
         version,
         name: box_name.to_string(),
@@ -92,5 +101,6 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         pushes: (&*services.metrics).into(),
         http_connections: services.metrics.connections.get(),
         check: services.checks.state().into(),
+        certificate_problem,
     }))
 }

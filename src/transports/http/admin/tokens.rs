@@ -113,6 +113,21 @@ impl TokenBody {
     }
 }
 
+impl NewTokenBody {
+    /// What the services are asked for.
+    pub(super) fn into_request(self) -> Result<TokenRequest, Problem> {
+        let Self { label, expires_in_seconds, caches, device } = self;
+        let device = device.map(|text| text.parse::<DeviceId>());
+        let device = device.transpose().map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, format!("the device cannot be read: {error}"))
+        })?;
+        let grant = |grant: NewGrantBody| Ok((parse_name(&grant.cache)?, grant.right.into()));
+        let grants =
+            caches.map(|caches| caches.into_iter().map(grant).collect::<Result<_, Problem>>());
+        Ok(TokenRequest { label, expires_in_seconds, grants: grants.transpose()?, device })
+    }
+}
+
 impl From<Right> for RightBody {
     fn from(right: Right) -> Self {
         match right {
@@ -151,15 +166,7 @@ pub(super) async fn create(
     State(services): SharedServices,
     Input(body): Input<NewTokenBody>,
 ) -> Result<(StatusCode, Json<MadeTokenBody>), Problem> {
-    let NewTokenBody { label, expires_in_seconds, caches, device } = body;
-    let device = device.map(|text| text.parse::<DeviceId>());
-    let device = device.transpose().map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the device cannot be read: {error}"))
-    })?;
-    let grant = |grant: NewGrantBody| Ok((parse_name(&grant.cache)?, grant.right.into()));
-    let grants = caches.map(|caches| caches.into_iter().map(grant).collect::<Result<_, Problem>>());
-    let request = TokenRequest { label, expires_in_seconds, grants: grants.transpose()?, device };
-    let (token, text) = services.tokens.create(request).await?;
+    let (token, text) = services.tokens.create(body.into_request()?).await?;
     let token = TokenBody::new(token, &services.caches);
     let made = MadeTokenBody { token, secret: text.to_secret_text() };
     Ok((StatusCode::CREATED, Json(made)))

@@ -18,6 +18,7 @@ use crate::services::metrics::RequestKind;
 use crate::services::{Scope, Services};
 use crate::transports::http::error::{ReadError, not_allowed, short_text};
 use crate::transports::http::router::{SharedServices, about_the_box};
+use scope::Asked;
 use target::{Resource, Target};
 
 #[cfg(test)]
@@ -38,11 +39,11 @@ pub(super) async fn answer(State(services): SharedServices, request: Request) ->
 }
 
 async fn read(services: &Services, target: Target<'_>, request: &Parts) -> Response {
-    match scope::find(services, target.cache, &request.headers).await {
-        Ok(scope) => {
-            let answered = read_in(services, &scope, target, request).await;
+    match scope::find(services, target.cache, request).await {
+        Ok(asked) => {
+            let answered = read_in(services, &asked, target, request).await;
             let response = answered.unwrap_or_else(ReadError::into_response);
-            scope::mark(response, &scope, target.cache.is_none())
+            scope::mark(response, &asked.scope, target.cache.is_none())
         }
         Err(error) => scope::refusal(error),
     }
@@ -50,16 +51,16 @@ async fn read(services: &Services, target: Target<'_>, request: &Parts) -> Respo
 
 async fn read_in(
     services: &Services,
-    scope: &Scope,
+    asked: &Asked,
     target: Target<'_>,
     request: &Parts,
 ) -> Result<Response, ReadError> {
-    let lookup = &services.lookup;
+    let (lookup, scope) = (&services.lookup, &asked.scope);
     match target.resource {
         Resource::About => Ok(about(services, scope, target.cache)),
         Resource::CacheInfo => Ok(cache_info::answer(scope)),
         Resource::NarInfo(hash) => narinfo::answer(lookup, scope, hash, request).await,
-        Resource::Nar(name) => nar::answer(lookup, scope, name, request).await,
+        Resource::Nar(name) => nar::answer(services, asked, name, request).await,
         Resource::Listing(hash) => listing::answer(lookup, scope, hash).await,
     }
 }

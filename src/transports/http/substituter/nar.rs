@@ -12,15 +12,17 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
-use tracing::error;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, stream};
+use tracing::{debug, error};
 
 use crate::formats::Sha256Hash;
 use crate::services::chain::Chain;
-use crate::services::{Lookup, NarBytes, NarFile, Scope, StoreError};
+use crate::services::{AuthError, Lookup, NarBytes, NarFile, Scope, Services, StoreError};
 use crate::transports::http::conditional::{client_has, not_modified};
 use crate::transports::http::error::{KEEP_NOT, ReadError, short_text};
 use crate::transports::http::range::{self, Wanted};
+use crate::transports::http::substituter::scope::Asked;
 use crate::transports::http::substituter::target::NarName;
 
 const KEEP: HeaderValue =
@@ -64,12 +66,12 @@ impl File {
 }
 
 pub(super) async fn answer(
-    lookup: &Lookup,
-    scope: &Scope,
+    services: &Services,
+    asked: &Asked,
     name: NarName,
     request: &Parts,
 ) -> Result<Response, ReadError> {
-    let file = File::find(lookup, scope, name).await?;
+    let file = File::find(&services.lookup, &asked.scope, name).await?;
     let etag = HeaderValue::try_from(&file.etag).map_err(|_| ReadError::NotFound)?;
     if client_has(&request.headers, &etag) {
         return Ok(not_modified(etag, KEEP));
@@ -87,7 +89,10 @@ pub(super) async fn answer(
     };
     let body = match is_head {
         true => Body::empty(),
-        false => body(file.read(lookup, offset, length), file.nar.nar_hash).await,
+        false => {
+            let bytes = file.read(&services.lookup, offset, length);
+            body(Pieces { bytes, nar_hash: file.nar.nar_hash, end: end_of(services, asked) }).await
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -112,26 +117,56 @@ fn constant_headers() -> [(HeaderName, HeaderValue); 4] {
     ]
 }
 
-/// A body that ends early, and so breaks the connection, where the NAR cannot be read. The first
-/// piece is read before anything is said: if that fails, not even a status goes out.
-async fn body(mut bytes: NarBytes, nar_hash: Sha256Hash) -> Body {
-    let first = piece(&mut bytes, nar_hash).await;
-    let pieces = stream::unfold((first, bytes), move |(next, mut bytes)| async move {
-        let this = match next {
-            Some(first) => first,
-            None => piece(&mut bytes, nar_hash).await?,
-        };
-        Some((this, (None, bytes)))
-    });
-    Body::from_stream(pieces)
+/// When the right to read ends; `None` where none is needed.
+fn end_of(services: &Services, asked: &Asked) -> Option<BoxFuture<'static, AuthError>> {
+    asked.token.map(|token| services.auth.revoked(token).boxed())
 }
 
-async fn piece(bytes: &mut NarBytes, nar_hash: Sha256Hash) -> Option<Result<Bytes, StoreError>> {
-    let piece = bytes.next().await;
-    if let Some(Err(error)) = &piece {
-        error!(nar.hash = %nar_hash, error = %Chain(error), "A NAR cannot be read; broke off");
+/// A body that ends early, and so breaks the connection, where the NAR cannot be read or the token
+/// ends that it takes. The first piece is read before anything is said: if that fails, not even a
+/// status goes out.
+async fn body(mut pieces: Pieces) -> Body {
+    let first = pieces.next().await;
+    Body::from_stream(stream::try_unfold((first, pieces), |(next, mut pieces)| async {
+        let this = match next {
+            Some(first) => Some(first),
+            None => pieces.next().await,
+        };
+        Ok::<_, BrokenOff>(this.transpose()?.map(|piece| (piece, (None, pieces))))
+    }))
+}
+
+/// What is left of a NAR.
+struct Pieces {
+    bytes: NarBytes,
+    nar_hash: Sha256Hash,
+    end: Option<BoxFuture<'static, AuthError>>,
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+enum BrokenOff {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Token(#[from] AuthError),
+}
+
+impl Pieces {
+    async fn next(&mut self) -> Option<Result<Bytes, BrokenOff>> {
+        // First, or a fast disk would never let it have its turn.
+        if let Some(end) = &mut self.end
+            && let Some(why) = end.now_or_never()
+        {
+            debug!(nar.hash = %self.nar_hash, "A token ended; broke off: {why}");
+            return Some(Err(why.into()));
+        }
+        let piece = self.bytes.next().await;
+        if let Some(Err(error)) = &piece {
+            error!(nar.hash = %self.nar_hash, error = %Chain(error), "A NAR cannot be read; broke off");
+        }
+        piece.map(|piece| Ok(piece?))
     }
-    piece
 }
 
 fn out_of_bounds(size: u64) -> Response {

@@ -1,37 +1,54 @@
 //! Where a reader may ask, and to whom else a cache in between may give the answer.
 
+use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, VARY};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
 use crate::formats::CacheName;
-use crate::services::{Scope, Services};
+use crate::services::{Caller, Scope, Services, TokenId};
 use crate::transports::http::credentials::Reader;
 use crate::transports::http::error::{KEEP_NOT, ReadError};
+
+/// Where a reader asks, and by what right.
+pub(super) struct Asked {
+    pub(super) scope: Scope,
+    /// The token that is needed to read there. Once it ends nothing more goes out.
+    pub(super) token: Option<TokenId>,
+}
+
+impl Asked {
+    fn of(scope: Scope, caller: Option<&Caller>) -> Self {
+        let token = caller.map(|caller| caller.token.id).filter(|_| !scope.is_public());
+        Self { scope, token }
+    }
+}
 
 /// Where the reader asks: a cache by its name, or the root (`None`). Without a good token a
 /// private cache and none at all are the same, and so they are to a token that may not read it.
 pub(super) async fn find(
     services: &Services,
     cache: Option<&str>,
-    headers: &HeaderMap,
-) -> Result<Scope, ReadError> {
+    request: &Parts,
+) -> Result<Asked, ReadError> {
     let Some(name) = cache else {
-        let reader = Reader::of(headers, &services.auth).await;
-        return Ok(services.caches.root_scope(reader.caller()));
+        let reader = Reader::of(request, &services.auth).await;
+        let scope = services.caches.root_scope(reader.caller());
+        return Ok(Asked::of(scope, reader.caller()));
     };
     // What is public asks for no token.
     if let Some(scope) = services.caches.scope(name, None) {
-        return Ok(scope);
+        return Ok(Asked::of(scope, None));
     }
     // No cache can be called so: a browser that looks for favicon.ico is not asked to log in.
     if name.parse::<CacheName>().is_err() {
         return Err(ReadError::NotFound);
     }
-    match Reader::of(headers, &services.auth).await {
-        Reader::Known(caller) => {
-            services.caches.scope(name, Some(&caller)).ok_or(ReadError::NoSuchCache)
-        }
+    match Reader::of(request, &services.auth).await {
+        Reader::Known(caller) => match services.caches.scope(name, Some(&caller)) {
+            Some(scope) => Ok(Asked::of(scope, Some(&caller))),
+            None => Err(ReadError::NoSuchCache),
+        },
         Reader::Unknown => Err(ReadError::Unauthorised(None)),
         Reader::BadToken(why) => Err(ReadError::Unauthorised(Some(why))),
     }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::with_path;
 use crate::services::tests::{TestServices, noise};
-use crate::transports::http::serve;
+use crate::transports::http::{HttpOptions, serve};
 
 /// A server on a port of its own.
 struct Served {
@@ -24,7 +24,7 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, test.services.clone(), stop.clone()));
+        server.spawn(serve(listener, test.services.clone(), HttpOptions::default(), stop.clone()));
         Self { address, stop, server }
     }
 
