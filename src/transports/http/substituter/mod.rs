@@ -9,10 +9,14 @@ mod narinfo;
 mod scope;
 mod target;
 
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
 
 use crate::services::metrics::RequestKind;
 use crate::services::{Scope, Services};
@@ -21,18 +25,25 @@ use crate::transports::http::router::{SharedServices, about_the_box};
 use scope::Asked;
 use target::{Resource, Target};
 
+/// How much of the body of a refused request is taken, and how long.
+const UNWANTED_BYTES_MAX: usize = 64 << 10;
+const UNWANTED_MAX: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 pub(super) use target::ROOT_NAMES;
 
 /// `GET` and `HEAD` of everything in a cache, by the cache's own URL or by the root.
 pub(super) async fn answer(State(services): SharedServices, request: Request) -> Response {
-    let (request, _body) = request.into_parts();
+    let (request, body) = request.into_parts();
     let target = Target::parse(request.uri.path());
     let kind = target.as_ref().map_or(RequestKind::Other, |target| kind_of(&target.resource));
     let response = match (&request.method, target) {
         (&Method::GET | &Method::HEAD, Some(target)) => read(&services, target, &request).await,
         (&Method::GET | &Method::HEAD, None) => ReadError::NotFound.into_response(),
-        (method, _) => refuse(method),
+        (method, _) => {
+            drain(body).await;
+            refuse(method)
+        }
     };
     services.metrics.request(kind, response.status().as_u16());
     response
@@ -88,6 +99,12 @@ fn about(services: &Services, scope: &Scope, cache: Option<&str>) -> Response {
         text.push_str(&format!("  {}\n", key.public_key()));
     }
     short_text(axum::http::StatusCode::OK, text)
+}
+
+/// Takes a little of what nobody asked for: clients of HTTP/2 take an answer that comes before
+/// they have ended for a broken stream.
+async fn drain(body: Body) {
+    let _rest_or_more = timeout(UNWANTED_MAX, to_bytes(body, UNWANTED_BYTES_MAX)).await;
 }
 
 fn refuse(method: &Method) -> Response {
