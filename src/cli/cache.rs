@@ -37,6 +37,17 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
     let base = connector.target.substituter_base(&connection.welcome().box_name);
     let show = |facts: CacheFacts| ShownCache { url: format!("{base}{}", facts.url_path), facts };
     let administration = Administration::over(connection);
+    let done = administer(context, &administration, command, show).await;
+    administration.close().await;
+    done
+}
+
+async fn administer(
+    context: &Context,
+    administration: &Administration,
+    command: CacheCommand,
+    show: impl Fn(CacheFacts) -> ShownCache,
+) -> anyhow::Result<Exit> {
     match command {
         CacheCommand::Create(args) => {
             let made = show(administration.create_cache(&new_cache(args)?).await?);
@@ -48,7 +59,7 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
             })?;
         }
         CacheCommand::List => {
-            let caches = administration.caches().await?.into_iter().map(show).collect();
+            let caches = administration.caches().await?.into_iter().map(&show).collect();
             context.output.data(&Caches { caches }, |Caches { caches }| list(caches))?;
         }
         CacheCommand::Show { name } => {
@@ -73,11 +84,10 @@ pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Res
             }
         }
         CacheCommand::RotateKey { name, retire_after } => {
-            key::rotate(context, &administration, &name, retire_after).await?;
+            key::rotate(context, administration, &name, retire_after).await?;
         }
-        CacheCommand::Key(command) => key::run(context, &administration, command).await?,
+        CacheCommand::Key(command) => key::run(context, administration, command).await?,
     }
-    administration.close().await;
     Ok(Exit::Done)
 }
 

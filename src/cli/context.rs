@@ -71,9 +71,16 @@ impl Context {
         Ok(SigningKeys::new(|name| env::var_os(name), folder)?)
     }
 
-    /// Connects for administration.
-    pub(super) async fn administration(&self) -> anyhow::Result<Administration> {
+    /// Connects for administration, does it, and says goodbye however it ended: a box keeps a place
+    /// for who has only fallen silent.
+    pub(super) async fn administer<T>(
+        &self,
+        work: impl AsyncFnOnce(&Administration) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let connector = self.connector_for(Purpose::Administration)?;
-        Ok(Administration::over(connector.connect().await?))
+        let administration = Administration::over(connector.connect().await?);
+        let done = work(&administration).await;
+        administration.close().await;
+        done
     }
 }

@@ -30,9 +30,9 @@ struct Findings {
 
 /// Has the running box check its store, and waits for the end.
 pub(super) async fn check(context: &Context) -> anyhow::Result<Exit> {
-    let administration = context.administration().await?;
-    let ended = watched(&administration, &context.output).await?;
-    administration.close().await;
+    let ended =
+        context.administer(async |administration| watched(administration, &context.output).await);
+    let ended = ended.await?;
     if let Some(error) = ended.error {
         return Err(
             Complaint::new(Exit::Failed, format!("the check could not be made: {error}")).into()

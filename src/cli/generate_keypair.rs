@@ -6,8 +6,10 @@ use crate::cli::args::GenerateKeypairArgs;
 use crate::cli::context::Context;
 use crate::cli::exit::{Complaint, Exit};
 use crate::client::administration::Administration;
+use crate::client::signing_keys::SigningKeys;
 use crate::formats::CacheName;
 use crate::formats::signature::{PublicKey, SecretKey};
+use crate::transports::quic::BoxConnection;
 use crate::wire::RefusalCode;
 use crate::wire::hello::{CacheAccess, Signing};
 
@@ -21,9 +23,20 @@ struct Made {
 }
 
 pub(super) async fn run(context: &Context, args: GenerateKeypairArgs) -> anyhow::Result<Exit> {
-    let GenerateKeypairArgs { cache, another } = args;
     let keys = context.signing_keys()?;
     let connection = context.connector()?.connect().await?;
+    let made = make(context, &connection, &keys, args).await;
+    connection.close().await;
+    made
+}
+
+async fn make(
+    context: &Context,
+    connection: &BoxConnection,
+    keys: &SigningKeys,
+    args: GenerateKeypairArgs,
+) -> anyhow::Result<Exit> {
+    let GenerateKeypairArgs { cache, another } = args;
     let (device, welcome) = (connection.device_id(), connection.welcome());
     let access = access(&welcome.caches, &cache)?;
     let saved = keys.saved(device, &cache)?;
@@ -45,10 +58,9 @@ pub(super) async fn run(context: &Context, args: GenerateKeypairArgs) -> anyhow:
     };
     let register = format!("larder cache key add {cache} {public_key}");
     if is_owner {
-        let administration = Administration::over(connection);
+        let administration = Administration::over(connection.clone());
         let registered = administration.register_key(&cache, &public_key).await;
         made.registered = registered.is_ok();
-        administration.close().await;
         if let Err(error) = registered {
             context.output.warn(&format!("the key is saved in {}, not registered", made.file));
             return Err(error.into());

@@ -19,12 +19,11 @@ struct Pushes {
 pub(super) async fn run(context: &Context, args: LogArgs) -> anyhow::Result<Exit> {
     let path = args.path.as_deref().map(parse_path).transpose()?;
     let since = args.since.map_or(0, |since: Since| since.before(clock::now()));
-    let administration = context.administration().await?;
-    let pushes = match path {
-        Some(path) => administration.log_of(&args.cache, path, since).await?.pushes,
-        None => all(context, &administration, &args.cache, since).await?,
-    };
-    administration.close().await;
+    let pushes = context.administer(async |administration| match path {
+        Some(path) => Ok(administration.log_of(&args.cache, path, since).await?.pushes),
+        None => all(context, administration, &args.cache, since).await,
+    });
+    let pushes = pushes.await?;
     if context.output.is_json() || !pushes.is_empty() {
         context.output.data(&Pushes { pushes }, |Pushes { pushes }| table(pushes, true))?;
     }

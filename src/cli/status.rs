@@ -7,9 +7,8 @@ use crate::cli::output::{bytes, counted, facts};
 use crate::client::administration::{BoxStatus, CheckFacts};
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
-    let administration = context.administration().await?;
-    let status = administration.status().await?;
-    administration.close().await;
+    let status = context.administer(async |administration| Ok(administration.status().await?));
+    let status = status.await?;
     context.output.data(&status, text)?;
     Ok(if is_healthy(&status) { Exit::Done } else { Exit::Failed })
 }

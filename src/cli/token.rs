@@ -8,7 +8,7 @@ use crate::cli::duration::moment;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::recover;
-use crate::client::administration::{Grant, NewToken, TokenFacts, TokenRight};
+use crate::client::administration::{Administration, Grant, NewToken, TokenFacts, TokenRight};
 use crate::services::clock;
 
 #[derive(Serialize)]
@@ -22,53 +22,51 @@ struct Revoked {
 }
 
 pub(super) async fn run(context: &Context, command: TokenCommand) -> anyhow::Result<Exit> {
-    match command {
-        TokenCommand::Create(args) if args.pairing_code => create_code(context, args).await?,
-        TokenCommand::Create(args) => create(context, args).await?,
-        TokenCommand::List => {
-            let administration = context.administration().await?;
-            let tokens = administration.tokens().await?;
-            let text = |Tokens { tokens }: &Tokens| list(tokens, clock::now());
-            context.output.data(&Tokens { tokens }, text)?;
-            administration.close().await;
-        }
-        TokenCommand::Revoke { id, yes } => revoke(context, id, yes).await?,
-        TokenCommand::Recover { data } => return recover::run(context, data).await,
+    if let TokenCommand::Recover { data } = command {
+        return recover::run(context, data).await;
     }
+    context
+        .administer(async |administration| administer(context, administration, command).await)
+        .await?;
     Ok(Exit::Done)
 }
 
-async fn create(context: &Context, args: TokenCreateArgs) -> anyhow::Result<()> {
-    let administration = context.administration().await?;
-    let new = new_token(args);
-    let made = administration.create_token(&new).await?;
-    context.output.note(advice(new.caches.as_deref()));
-    context.output.data(&made, |made| made.secret.clone())?;
-    administration.close().await;
-    Ok(())
-}
-
-async fn create_code(context: &Context, args: TokenCreateArgs) -> anyhow::Result<()> {
-    let administration = context.administration().await?;
-    let made = administration.create_pairing_code(&new_token(args)).await?;
-    let minutes = made.expires_in_seconds / 60;
-    context.output.note(&format!(
-        "Within {minutes} minutes, on the machine that is to have the token: \
-         larder pair BOX --code CODE"
-    ));
-    context.output.data(&made, |made| made.code.clone())?;
-    administration.close().await;
-    Ok(())
-}
-
-async fn revoke(context: &Context, id: i64, even_last: bool) -> anyhow::Result<()> {
-    let administration = context.administration().await?;
-    administration.revoke_token(id, even_last).await?;
-    context.output.note(&format!("revoked the token {id}"));
-    if context.output.is_json() {
-        context.output.data(&Revoked { revoked: id }, |_| String::new())?;
+async fn administer(
+    context: &Context,
+    administration: &Administration,
+    command: TokenCommand,
+) -> anyhow::Result<()> {
+    match command {
+        TokenCommand::Create(args) if args.pairing_code => {
+            let made = administration.create_pairing_code(&new_token(args)).await?;
+            let minutes = made.expires_in_seconds / 60;
+            context.output.note(&format!(
+                "Within {minutes} minutes, on the machine that is to have the token: \
+                 larder pair BOX --code CODE"
+            ));
+            context.output.data(&made, |made| made.code.clone())?;
+        }
+        TokenCommand::Create(args) => {
+            let new = new_token(args);
+            let made = administration.create_token(&new).await?;
+            context.output.note(advice(new.caches.as_deref()));
+            context.output.data(&made, |made| made.secret.clone())?;
+        }
+        TokenCommand::List => {
+            let tokens = administration.tokens().await?;
+            let text = |Tokens { tokens }: &Tokens| list(tokens, clock::now());
+            context.output.data(&Tokens { tokens }, text)?;
+        }
+        TokenCommand::Revoke { id, yes } => {
+            administration.revoke_token(id, yes).await?;
+            context.output.note(&format!("revoked the token {id}"));
+            if context.output.is_json() {
+                context.output.data(&Revoked { revoked: id }, |_| String::new())?;
+            }
+        }
+        // Asks no box.
+        TokenCommand::Recover { .. } => {}
     }
-    administration.close().await;
     Ok(())
 }
 

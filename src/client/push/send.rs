@@ -146,14 +146,24 @@ impl Push {
             started,
             sent_before: 0,
         };
-        if !sign_known {
-            push.ask_what_is_missing(&Fate::Known).await?;
+        match push.prepare(sign_known).await {
+            Ok(()) => Ok(push),
+            Err(error) => {
+                push.leave().await;
+                Err(error)
+            }
         }
-        let signer = push.signer()?;
-        if let Some(shared) = Arc::get_mut(&mut push.shared) {
+    }
+
+    async fn prepare(&mut self, sign_known: bool) -> Result<(), PushError> {
+        if !sign_known {
+            self.ask_what_is_missing(&Fate::Known).await?;
+        }
+        let signer = self.signer()?;
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
             shared.signer = signer;
         }
-        Ok(push)
+        Ok(())
     }
 
     /// Who signs what is sent: nobody for a cache that the box signs for, or if all of it is
