@@ -1,6 +1,7 @@
 //! docs/access.md, walked: every token, cache, action and transport, on a real box.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
@@ -20,6 +21,7 @@ const EXPIRED_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     Http,
+    Tls,
     Quic,
 }
 
@@ -32,7 +34,8 @@ enum Action {
 }
 
 impl Transport {
-    const ALL: [(Self, &'static str); 2] = [(Self::Http, "HTTP"), (Self::Quic, "QUIC")];
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Http, "HTTP"), (Self::Tls, "TLS"), (Self::Quic, "QUIC")];
 }
 
 impl Action {
@@ -105,51 +108,35 @@ impl World {
         cache: &str,
     ) -> String {
         match transport {
-            Transport::Http => self.by_http(action, token, cache).to_string(),
+            Transport::Http => self.by_http("http", action, token, cache).to_string(),
+            Transport::Tls => self.by_http("https", action, token, cache).to_string(),
             Transport::Quic => self.by_quic(action, token.unwrap_or_default(), cache).await,
         }
     }
 
-    fn by_http(&self, action: Action, token: Option<&str>, cache: &str) -> u16 {
-        let hash = self.path.info.store_path.hash();
-        let narinfo = format!("{cache}/{hash}.narinfo");
-        match action {
-            Action::Read => {
-                let files = [
-                    format!("{cache}/nix-cache-info"),
-                    narinfo,
-                    format!("{cache}/{}", self.path.url),
-                ];
-                let ends = files.map(|file| self.get(&file, token));
-                assert_eq!(ends, [ends[0]; 3], "{cache} with {token:?}");
-                ends[0]
-            }
-            Action::Write => {
-                let put = agent().put(self.larder.url(&narinfo));
-                let put =
-                    bearer(token).into_iter().fold(put, |put, it| put.header(AUTHORIZATION, it));
-                put.send("StorePath: x\n").unwrap().status().as_u16()
-            }
-            Action::Admin => {
-                let get = agent().get(self.larder.url(&format!("api/larder/v1/caches/{cache}")));
-                let get =
-                    bearer(token).into_iter().fold(get, |get, it| get.header(AUTHORIZATION, it));
-                get.call().unwrap().status().as_u16()
-            }
-        }
-    }
-
     /// The status, which is the same for both ways to show a token.
-    fn get(&self, file: &str, token: Option<&str>) -> u16 {
-        let status = |authorization: Option<String>| {
-            let get = agent().get(self.larder.url(file));
-            let get = authorization.into_iter().fold(get, |get, it| get.header(AUTHORIZATION, it));
-            get.call().unwrap().status().as_u16()
-        };
+    fn by_http(&self, scheme: &str, action: Action, token: Option<&str>, cache: &str) -> u16 {
+        let narinfo = format!("{cache}/{}.narinfo", self.path.info.store_path.hash());
         let basic = token.map(|it| BASE64.encode(format!("anybody:{it}").as_bytes()));
-        let with_basic = status(basic.map(|it| format!("Basic {it}")));
-        assert_eq!(status(bearer(token)), with_basic, "{file} with {token:?}");
-        with_basic
+        let ways = [token.map(|it| format!("Bearer {it}")), basic.map(|it| format!("Basic {it}"))];
+        let files = match action {
+            Action::Read => vec![
+                format!("{cache}/nix-cache-info"),
+                narinfo,
+                format!("{cache}/{}", self.path.url),
+            ],
+            Action::Write => vec![narinfo],
+            Action::Admin => vec![format!("api/larder/v1/caches/{cache}")],
+        };
+        let mut ends = Vec::new();
+        for file in files {
+            let url = self.larder.url(&file).replace("http", scheme);
+            ends.extend(
+                ways.iter().map(|way| status(&url, action == Action::Write, way.as_deref())),
+            );
+        }
+        assert!(ends.iter().all(|end| *end == ends[0]), "{cache} with {token:?}: {ends:?}");
+        ends[0]
     }
 
     async fn by_quic(&self, action: Action, token: &str, cache: &str) -> String {
@@ -193,8 +180,19 @@ impl World {
 
 const AUTHORIZATION: &str = "Authorization";
 
-fn bearer(token: Option<&str>) -> Option<String> {
-    token.map(|token| format!("Bearer {token}"))
+/// What curl is answered, whoever the certificate is from.
+fn status(url: &str, is_put: bool, authorization: Option<&str>) -> u16 {
+    let mut curl = Command::new("curl");
+    curl.args(["-ksS", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code}"]);
+    if let Some(authorization) = authorization {
+        curl.args(["-H", &format!("{AUTHORIZATION}: {authorization}")]);
+    }
+    if is_put {
+        curl.args(["-X", "PUT", "--data-binary", "StorePath: x"]);
+    }
+    let told = curl.arg(url).output().unwrap();
+    assert!(told.status.success(), "{url}: {}", String::from_utf8_lossy(&told.stderr));
+    str::from_utf8(&told.stdout).unwrap().parse().unwrap()
 }
 
 fn agent() -> Agent {

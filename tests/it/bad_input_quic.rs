@@ -442,3 +442,36 @@ async fn messages_that_stay_half_there_take_a_bounded_share_and_nobody_elses() {
     let is_stored = matches!(done, Heard::Message(BoxMessage::Done(PushOutcome::Stored)));
     assert!(is_stored, "{done:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_self_signed_cache_takes_no_path_without_its_signature() {
+    let larder = TestBox::start();
+    let key = SecretKey::from_seed("team-1", &[8; 32]).unwrap();
+    let public = key.public_key().to_string();
+    larder.json(["cache", "create", "team", "--self-signed", "--public-key", &public]);
+    let path = TinyPath::new(b"signed by its makers");
+    let other = TinyPath::new(b"another path");
+    let imposter = SecretKey::from_seed("team-1", &[9; 32]).unwrap();
+    let stranger = SecretKey::from_seed("else-1", &[9; 32]).unwrap();
+    let of = |key: &SecretKey, path: &TinyPath| vec![key.sign(path.info.fingerprint().as_bytes())];
+    let offer = |signatures: Vec<_>| {
+        let info = PathInfo { signatures, ..path.info.clone() };
+        let device_signature = signature_bytes(&device_key(), &info.fingerprint());
+        let inline = vec![InlineChunk { chunk: path.chunk(), frame: path.frame() }];
+        let offer = Offer { info, device_signature };
+        ClientMessage::Offer { cache: "team".parse().unwrap(), offer, inline }
+    };
+    let url = larder.url(&format!("team/{}.narinfo", path.info.store_path.hash()));
+    let (client, _control) = greeted(&larder).await;
+    for signatures in [vec![], of(&key, &other), of(&imposter, &path), of(&stranger, &path)] {
+        let BoxMessage::Refused(refusal) = answer_to(&client, &offer(signatures)).await else {
+            panic!("it was not refused")
+        };
+        assert_eq!(refusal.code, RefusalCode::BadSignature, "{refusal}");
+        assert!(refusal.sentence.contains("'team-1'"), "{refusal}");
+        assert!(get(&url).is_none());
+    }
+    let done = answer_to(&client, &offer(of(&key, &path))).await;
+    assert_eq!(done, BoxMessage::Done(PushOutcome::Stored));
+    assert!(get(&url).is_some());
+}

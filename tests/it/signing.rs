@@ -217,3 +217,31 @@ fn old_and_new_clients_verify_during_the_overlap() {
     larder.json(["cache", "key", "restore", "main", old.name()]);
     SecondStore::new(&larder.url("main"), &old).substitute_whole(&graph.top, &graph.closure);
 }
+
+#[test]
+fn what_was_tampered_with_is_not_signed() {
+    let (nix, folder) = (NixStore::new(), tempfile::tempdir().unwrap());
+    let path = nix.big_path("tampered", 100_000);
+    let (_, secret, public) = nix_key(&nix, folder.path(), "team-1");
+    let larder = TestBox::start();
+    larder.json(["cache", "create", "team", "--self-signed", "--public-key", &public.to_string()]);
+    larder.push("main", &[path.to_absolute()]);
+    let second = SecondStore::new(&larder.url("main"), &larder.public_key);
+    assert!(second.substitute(&path).status.success());
+    let file = fs::read_dir(second.folder(&path)).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[50_000] ^= 1;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&file, bytes).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+
+    let mut push = larder.command(["push", "team", &path.to_absolute()]);
+    push.env("NIX_REMOTE", format!("local?root={}", second.root().display()));
+    let refused = push.env("LARDER_SIGNING_KEY", &secret).output().unwrap();
+
+    assert_eq!(refused.status.code(), Some(7), "{}", told(&refused));
+    assert!(narinfo(&larder, "team", &path).is_none());
+    let sound = push_with(&larder, &path.to_absolute(), "LARDER_SIGNING_KEY", &secret);
+    assert!(sound.status.success(), "{}", told(&sound));
+    assert!(narinfo(&larder, "team", &path).is_some());
+}

@@ -1,7 +1,10 @@
 //! What is not for everybody: who is given it, and what caches in between are told.
 
+use futures_util::StreamExt;
+
 use super::*;
 use crate::services::{CacheChanges, CacheRequest, RootPlace, TokenRequest};
+use crate::transports::http::peer::PlainTokens;
 
 /// A box whose root has `main` and the private `secret`; `secret` alone has the path.
 struct Private {
@@ -67,6 +70,7 @@ async fn what_needed_a_token_is_for_that_token_alone() {
                 let bearer = format!("Bearer {}", box_.reader).parse().unwrap();
                 request.headers_mut().insert(AUTHORIZATION, bearer);
                 request.headers_mut().insert(IF_NONE_MATCH, tag.parse().unwrap());
+                request.extensions_mut().insert(Peer::plain("127.0.0.1:1".parse().unwrap()));
                 let again = send(&box_.router, request).await;
                 assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{url}");
                 assert!(again.header(CACHE_CONTROL).starts_with("private, "), "{url}");
@@ -175,5 +179,66 @@ async fn a_change_counts_from_the_next_request_on() {
     caches.delete(&name).await.unwrap();
     assert_eq!(box_.ask(&format!("/secret/{narinfo}"), Some(&box_.reader)).await.status, 404);
     assert_eq!(box_.ask(&format!("/{narinfo}"), Some(&box_.reader)).await.status, 404);
+    box_.test.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_others_may_have_read_counts_as_the_setting_says() {
+    let box_ = Private::new().await;
+    let far = Peer::plain("192.0.2.7:9".parse().unwrap());
+    let ask = async |path: &str, token: &str, peer: Peer| {
+        let mut request = request(Method::GET, path);
+        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        request.extensions_mut().insert(peer);
+        send(&box_.router, request).await
+    };
+    let with = |plain_tokens| Peer { plain_tokens, ..far };
+    let encrypted = Peer::encrypted(far.address);
+    let (owner, reader) = (&*box_.test.owner_token, &*box_.reader);
+    for (token, peer, is_good) in [
+        (owner, with(PlainTokens::Cache), false),
+        (reader, with(PlainTokens::Cache), true),
+        (reader, with(PlainTokens::None), false),
+        (owner, with(PlainTokens::All), true),
+        (owner, encrypted, true),
+        (reader, Peer { plain_tokens: PlainTokens::None, ..encrypted }, true),
+    ] {
+        let private = ask("/secret/nix-cache-info", token, peer).await;
+        assert_eq!(private.status, if is_good { 200 } else { 401 }, "{peer:?}");
+        assert_eq!(private.text().contains("http.plain_tokens"), !is_good, "{}", private.text());
+        assert_eq!(ask("/main/nix-cache-info", token, peer).await.status, 200, "{peer:?}");
+        let narinfo = format!("/{}.narinfo", box_.path.info.store_path.hash());
+        let root = ask(&narinfo, token, peer).await;
+        assert_eq!(root.status, if is_good { 200 } else { 404 }, "{peer:?}");
+    }
+    box_.test.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_being_read_ends_with_the_token() {
+    let box_ = Private::new().await;
+    let big = TestPath::new("big", &[], &noise(7, 4 << 20));
+    box_.test.push("secret", &big).await.unwrap();
+    box_.test.push("main", &TestPath::new("a", &[], b"hello")).await.unwrap();
+    for (url, name) in [("/secret/nar/", "first"), ("/nar/", "second")] {
+        let request_of =
+            TokenRequest { label: name.to_owned(), ..per_cache("secret", Right::Read) };
+        let (made, text) = box_.test.services.tokens.create(request_of).await.unwrap();
+        let raw = format!("{url}{}.nar", big.info.nar_hash.to_base32());
+        let mut asked = request(Method::GET, &raw);
+        let bearer = format!("Bearer {}", text.to_secret_text());
+        asked.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+        asked.extensions_mut().insert(Peer::plain("127.0.0.1:1".parse().unwrap()));
+        let mut body =
+            box_.router.clone().oneshot(asked).await.unwrap().into_body().into_data_stream();
+        let first = body.next().await.unwrap().unwrap();
+        assert!(!first.is_empty());
+
+        assert!(box_.test.services.tokens.revoke(made.id).await.unwrap());
+
+        let next = body.next().await.unwrap();
+        assert!(next.unwrap_err().to_string().contains("revoked"), "{raw}");
+        assert!(body.next().await.is_none(), "nothing more");
+    }
     box_.test.stop().await;
 }
