@@ -7,7 +7,6 @@ use tracing::info;
 use crate::formats::CacheName;
 use crate::formats::signature::{ParseKeyError, PublicKey, SecretKey};
 use crate::services::caches::Caches;
-use crate::services::narinfo_cache::NarInfoCache;
 use crate::services::secrets::{NoRandomness, random};
 use crate::store::{Cache, ManagedKey, SigningMode, Store, StoreError};
 
@@ -89,13 +88,12 @@ pub enum KeyList {
 pub struct Keys {
     store: Store,
     caches: Caches,
-    narinfos: Arc<NarInfoCache>,
 }
 
 #[expect(clippy::missing_errors_doc, reason = "each variant of KeyError says when")]
 impl Keys {
-    pub(super) const fn new(store: Store, caches: Caches, narinfos: Arc<NarInfoCache>) -> Self {
-        Self { store, caches, narinfos }
+    pub(super) const fn new(store: Store, caches: Caches) -> Self {
+        Self { store, caches }
     }
 
     /// The keys of a cache.
@@ -181,7 +179,6 @@ impl Keys {
         }
         if self.store.age_keys(seconds).await? {
             self.caches.reload().await?;
-            self.narinfos.forget_all();
             info!("A managed key has come to the end of its overlap and is retired");
         }
         Ok(())
@@ -202,7 +199,6 @@ impl Keys {
             return Err(KeyError::NoSuchKey { cache: cache.clone(), key: key.to_owned() });
         }
         self.caches.reload().await?;
-        self.narinfos.forget_all();
         info!(cache = %cache, key, "{what} {key} of the cache {cache}");
         Ok(())
     }

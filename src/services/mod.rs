@@ -114,7 +114,7 @@ impl Services {
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
             admission: Admission::new(admission),
-            keys: Keys::new(store.clone(), caches.clone(), Arc::clone(&narinfos)),
+            keys: Keys::new(store.clone(), caches.clone()),
             pairing: Pairing::new(tokens.clone()),
             tokens,
             push_log: PushLog::new(store.clone(), auth.clone()),
