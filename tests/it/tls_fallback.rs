@@ -12,6 +12,7 @@ use crate::fixture::larder::{Start, TestBox};
 use crate::fixture::nix::{NixStore, SecondStore};
 use crate::fixture::relay::Relay;
 use crate::fixture::served::assert_served;
+use crate::tokens::assert_push_ends_with_its_token;
 
 /// A box whose UDP is not where its TCP is.
 fn without_udp(variables: Vec<(String, String)>) -> TestBox {
@@ -106,6 +107,13 @@ fn a_large_path_goes_by_tls_and_a_revoked_token_is_refused() {
     let refused = run(&["push", "main", &big.to_absolute()]);
     assert_eq!(refused.status.code(), Some(4), "{}", told(&refused));
     assert!(told(&refused).contains("revoked"), "{}", told(&refused));
+}
+
+#[test]
+fn a_push_by_tls_ends_with_its_token() {
+    let larder = without_udp(Vec::new());
+    let said = assert_push_ends_with_its_token(&larder, &larder.http.to_string());
+    assert!(said.contains("using TLS over TCP"), "{said}");
 }
 
 #[test]

@@ -118,13 +118,19 @@ async fn a_push_is_cut_off_when_its_token_expires() {
 
 #[test]
 fn a_push_whose_token_is_revoked_ends_and_is_not_tried_again() {
+    let larder = TestBox::start();
+    assert_push_ends_with_its_token(&larder, &larder.quic.to_string());
+}
+
+/// Revokes a token in the middle of a push to that address of the box; what the push said.
+pub(crate) fn assert_push_ends_with_its_token(larder: &TestBox, host: &str) -> String {
     const BIG_BYTES: u64 = 200 << 20;
     let nix = NixStore::new();
     let big = nix.big_path("revoked", BIG_BYTES).to_absolute();
-    let larder = TestBox::start();
-    let (id, text) = token(&larder, "write", &[]);
+    let (id, text) = token(larder, "write", &[]);
     let mut push = larder.command(["push", "main", &big]);
-    push.env("LARDER_AUTH_TOKEN", &text).stdin(Stdio::null()).stderr(Stdio::piped());
+    push.env("LARDER_HOST", host).env("LARDER_AUTH_TOKEN", &text);
+    push.stdin(Stdio::null()).stderr(Stdio::piped());
     let mut push = push.spawn().unwrap();
     let begun = Instant::now();
     let pack_bytes = || -> u64 {
@@ -146,6 +152,7 @@ fn a_push_whose_token_is_revoked_ends_and_is_not_tried_again() {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(!said.contains("try 2"), "{said}");
     assert!(revoked_at.elapsed() < PATIENCE);
+    said.into_owned()
 }
 
 #[test]
