@@ -1,0 +1,51 @@
+//! Options of the commands that run and watch the box.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::duration::Since;
+use crate::formats::{BoxName, CacheName};
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct ServeArgs {
+    /// The data folder [default: ./larder-data]
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) data: Option<PathBuf>,
+    /// Where HTTP listens (TCP); port 0 is any free one [default: [::]:5273]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(in crate::cli) listen: Option<SocketAddr>,
+    /// Where pushes and administration are listened for (UDP) [default: as --listen]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(in crate::cli) quic_listen: Option<SocketAddr>,
+    /// Do not announce the box on the network
+    #[arg(long)]
+    pub(in crate::cli) no_mdns: bool,
+    /// What the box is called on the network [default: after the machine]
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) name: Option<BoxName>,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct FsckArgs {
+    /// Make the index anew from the packs; the box must be stopped
+    #[arg(long)]
+    pub(in crate::cli) rebuild_index: bool,
+    /// The data folder, for --rebuild-index [default: ./larder-data]
+    #[arg(long, value_name = "DIR", requires = "rebuild_index")]
+    pub(in crate::cli) data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct LogArgs {
+    /// The cache
+    #[arg(value_name = "CACHE")]
+    pub(in crate::cli) cache: CacheName,
+    /// This store path alone
+    #[arg(value_name = "PATH")]
+    pub(in crate::cli) path: Option<String>,
+    /// From then on: 2026-11-23, '2026-11-23 06:25' (UTC), or how long ago, such as 12h or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(in crate::cli) since: Option<Since>,
+}
