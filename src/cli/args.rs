@@ -1,6 +1,7 @@
 //! The command line as it is typed. docs/cli.md describes every option for people.
 
 mod caches;
+mod nix;
 mod serving;
 mod tokens;
 mod user;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::client::host::Host;
 
 pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand};
+pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
 pub(super) use serving::{FsckArgs, LogArgs, ServeArgs};
 pub(super) use tokens::{TokenCommand, TokenCreateArgs};
 pub(super) use user::{AuthtokenArgs, GenerateKeypairArgs, PairArgs, PushArgs};
@@ -43,6 +45,8 @@ On the box:
 
 On a user's machine:
   discover          List the boxes on this network
+  use               Have Nix fetch from a cache
+  remove            Undo 'larder use'
   pair              Make a box known to this machine
   authtoken         Save a token
   generate-keypair  Make a signing key for a self-signed cache
@@ -136,6 +140,16 @@ pub(super) enum Command {
     ///
     /// What a box says of itself is not proven until somebody connects to it.
     Discover,
+    /// Have Nix fetch from a cache
+    ///
+    /// Adds the cache and its keys to Nix's configuration: the machine's for root, else the user's
+    /// own, and on NixOS a module. A key is taken from a box alone that is known: by the device ID
+    /// behind the @, by a token, or since somebody confirmed it.
+    Use(UseArgs),
+    /// Undo 'larder use'
+    ///
+    /// Takes out what it added and leaves everything else as it is. Needs no box.
+    Remove(RemoveArgs),
     /// Make a box known to this machine
     ///
     /// Shows who answers, and has a person compare the device ID once. From then on no other

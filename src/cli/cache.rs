@@ -34,7 +34,9 @@ struct Deleted {
 pub(super) async fn run(context: &Context, command: CacheCommand) -> anyhow::Result<Exit> {
     let connector = context.connector()?;
     let connection = connector.connect().await?;
-    let base = connector.target.substituter_base(&connection.welcome().box_name);
+    let welcome = connection.welcome();
+    let host = connector.target.substituter_host(&welcome.box_name);
+    let base = format!("http://{host}:{}", welcome.http_port);
     let show = |facts: CacheFacts| ShownCache { url: format!("{base}{}", facts.url_path), facts };
     let administration = Administration::over(connection);
     let done = administer(context, &administration, command, show).await;

@@ -1,5 +1,6 @@
 //! How a command ends, for scripts, and the way out where we know one.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -7,6 +8,7 @@ use crate::client::administration::AdminError;
 use crate::client::box_client::ReachError;
 use crate::client::config::ConfigError;
 use crate::client::host::HostError;
+use crate::client::nix_config::{NixConfigError, PlanError};
 use crate::client::nix_store::NixStoreError;
 use crate::client::push::PushError;
 use crate::client::signing_keys::SigningKeyError;
@@ -93,7 +95,7 @@ impl From<Exit> for ExitCode {
 pub(super) struct Complaint {
     exit: Exit,
     message: String,
-    hint: Option<&'static str>,
+    hint: Option<Cow<'static, str>>,
 }
 
 impl Complaint {
@@ -106,8 +108,8 @@ impl Complaint {
         Self::new(Exit::Usage, message)
     }
 
-    pub(super) fn with_hint(self, hint: &'static str) -> Self {
-        Self { hint: Some(hint), ..self }
+    pub(super) fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -125,6 +127,9 @@ fn inner<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         Some(PushError::Signing(error)) => return error,
         _ => {}
     }
+    if let Some(PlanError::Config(error)) = cause.downcast_ref() {
+        return error;
+    }
     if let Some(AdminError::Request(error)) = cause.downcast_ref() {
         return error;
     }
@@ -134,6 +139,10 @@ fn inner<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
 fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(complaint) = cause.downcast_ref::<Complaint>() {
         return Some(complaint.exit);
+    }
+    if let Some(NixConfigError::Circle { .. } | NixConfigError::TooLarge(_)) = cause.downcast_ref()
+    {
+        return Some(Exit::Usage);
     }
     if cause.is::<ConfigError>() || cause.is::<SettingsError>() {
         return Some(Exit::Usage);
@@ -197,17 +206,17 @@ fn of_connect(error: &ConnectError) -> Exit {
 }
 
 /// What to do about it, where we know.
-pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    error.chain().find_map(|cause| hint_of_cause(inner(cause)))
+pub(super) fn hint(error: &anyhow::Error) -> Option<Cow<'static, str>> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<Complaint>() {
+        Some(complaint) => complaint.hint.clone(),
+        None => hint_of_cause(inner(cause)).map(Cow::Borrowed),
+    })
 }
 
 const HINT_TOKEN: &str = "the owner of the box makes one with 'larder token create'; save it with \
                           'larder authtoken', or set LARDER_AUTH_TOKEN";
 
 fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
-    if let Some(complaint) = cause.downcast_ref::<Complaint>() {
-        return complaint.hint;
-    }
     if let Some(error) = cause.downcast_ref::<TokensError>() {
         return match error {
             TokensError::Unreadable { .. } => Some(
@@ -242,6 +251,12 @@ fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(RequestError::Refused(refusal)) = cause.downcast_ref() {
         return hint_of_code(refusal.code);
+    }
+    if let Some(NixConfigError::Generated { .. }) = cause.downcast_ref() {
+        return Some(
+            "on NixOS '--mode nixos' writes a module; '--output-directory DIR' writes the lines into a \
+             folder, from where they can be copied into the configuration that makes the file",
+        );
     }
     if let Some(NixStoreError::Open { .. }) = cause.downcast_ref() {
         return Some("run the command as root");

@@ -12,13 +12,16 @@ mod fsck;
 mod generate_keypair;
 mod key;
 mod log;
+mod nix_changes;
 mod output;
 mod pair;
 mod push;
 mod recover;
+mod remove;
 mod serve;
 mod status;
 mod token;
+mod use_cache;
 mod version;
 
 use std::env;
@@ -49,7 +52,7 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(&cli.global);
     let exit = run(cli).unwrap_or_else(|error| {
-        output.complain(&error, exit::hint(&error));
+        output.complain(&error, exit::hint(&error).as_deref());
         Exit::of(&error)
     });
     exit.into()
@@ -74,6 +77,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Authtoken(args) => authtoken::run(&context, &args),
         Command::GenerateKeypair(args) => block_on(generate_keypair::run(&context, args)),
         Command::Pair(args) => block_on(pair::run(&context, args)),
+        Command::Use(args) => block_on(use_cache::run(&context, args)),
+        Command::Remove(args) => remove::run(&context, args),
         Command::Push(args) => block_on(push::run(&context, args)),
         Command::Version => version::run(&context),
     }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::client::config::ClientConfig;
 use crate::formats::BoxName;
 use crate::transports::discovery::browse::{BROWSE_TIME_DEFAULT, BrowseError, FoundBox, browse};
+use crate::wire::DeviceId;
 
 /// The port of a box, TCP and UDP, where nobody says otherwise.
 pub const PORT_DEFAULT: u16 = 5273;
@@ -116,6 +117,17 @@ impl Target {
         }
     }
 
+    /// Where to look for the box with that ID when nobody says where it is: where it was paired,
+    /// or its token was saved; here, if the box here `is_own`; else among those that announce
+    /// themselves.
+    #[must_use]
+    pub fn of_device(device_id: DeviceId, config: &ClientConfig, is_own: bool) -> Self {
+        let paired = config.boxes.iter().find(|(_, paired)| **paired == device_id);
+        let saved = || config.tokens.get(&device_id).and_then(|saved| saved.host.clone());
+        let known = paired.and_then(|(host, _)| host.parse().ok()).or_else(saved);
+        known.map_or(if is_own { Self::Here } else { Self::OnlyOne }, Self::Named)
+    }
+
     /// The addresses of its QUIC port, best first.
     ///
     /// # Errors
@@ -136,17 +148,51 @@ impl Target {
 }
 
 impl Target {
-    /// What a substituter's URL begins with, as others would write it: the host that was named,
-    /// else the name that the box announces. Nothing is known of a TCP port that is not the UDP
-    /// one.
+    /// The host in a substituter's URL, as others would write it: the one that was named, else the
+    /// name that the box announces.
     #[must_use]
-    pub fn substituter_base(&self, box_name: &str) -> String {
+    pub fn substituter_host(&self, box_name: &str) -> String {
         match self {
-            Self::Named(host @ (Host::Address(_) | Host::Resolved { .. })) => {
-                format!("http://{host}")
-            }
-            _ => format!("http://{box_name}.local:{PORT_DEFAULT}"),
+            Self::Named(Host::Address(address)) => url_host(address.ip()),
+            Self::Named(Host::Resolved { name, .. }) => name.clone(),
+            _ => format!("{box_name}.local"),
         }
+    }
+
+    /// The same, but an address where this machine's resolver does not know the name: Nix would
+    /// not find the box either. `address` is where the box answered.
+    pub async fn reachable_host(&self, box_name: &str, address: SocketAddr) -> String {
+        let host = self.substituter_host(box_name);
+        let is_address = matches!(self, Self::Named(Host::Address(_)));
+        let port = address.port();
+        let looked_up = timeout(LOOKUP_MAX, lookup_host((host.as_str(), port))).await;
+        let is_known =
+            looked_up.is_ok_and(|found| found.is_ok_and(|mut found| found.next().is_some()));
+        if is_address || is_known { host } else { url_host(address.ip()) }
+    }
+
+    /// The addresses of the box with that ID, among those that announce themselves if no other
+    /// place was named.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`].
+    pub async fn addresses_of(&self, device_id: DeviceId) -> Result<Vec<SocketAddr>, HostError> {
+        if *self != Self::OnlyOne {
+            return self.addresses().await;
+        }
+        let mut found = browse(BROWSE_TIME_DEFAULT).await?;
+        found.retain(|found| found.device_id == device_id);
+        let addresses = found.into_iter().flat_map(|found| found.addresses).collect::<Vec<_>>();
+        if addresses.is_empty() { Err(HostError::NoSuchDevice(device_id)) } else { Ok(addresses) }
+    }
+}
+
+/// An address as it stands in a URL (RFC 3986, section 3.2.2).
+fn url_host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
     }
 }
 
@@ -157,6 +203,9 @@ pub enum HostError {
     /// Nobody announces that name, and no resolver knows it.
     #[error("no box called '{0}' is on this network")]
     NoSuchBox(String),
+    /// Nobody announces that ID.
+    #[error("no box on this network announces the device ID {0}")]
+    NoSuchDevice(DeviceId),
     /// Nobody announces a box.
     #[error("no box is on this network")]
     NoBox,
@@ -242,7 +291,7 @@ fn without_doubles(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{DeviceId, TokenText};
+    use crate::wire::TokenText;
 
     fn shown(text: &str) -> Option<(char, String)> {
         let host: Host = text.parse().ok()?;
@@ -302,11 +351,12 @@ mod tests {
 
     #[test]
     fn the_substituter_is_where_others_find_it() {
-        let base = |text: &str| Target::Named(text.parse().unwrap()).substituter_base("office");
-        assert_eq!(base("10.0.0.1:80"), "http://10.0.0.1:80");
-        assert_eq!(base("nix.example.org"), "http://nix.example.org:5273");
-        assert_eq!(base("attic"), "http://office.local:5273");
-        assert_eq!(Target::Here.substituter_base("office"), "http://office.local:5273");
+        let host = |text: &str| Target::Named(text.parse().unwrap()).substituter_host("office");
+        assert_eq!(host("10.0.0.1:80"), "10.0.0.1");
+        assert_eq!(host("[::1]:80"), "[::1]");
+        assert_eq!(host("nix.example.org"), "nix.example.org");
+        assert_eq!(host("attic"), "office.local");
+        assert_eq!(Target::Here.substituter_host("office"), "office.local");
     }
 
     fn found(name: &str, device: u8) -> FoundBox {

@@ -1,10 +1,12 @@
 //! What runs on a user's machine: the local Nix store, pushes, the client's own configuration.
 
+pub mod acquaintance;
 pub mod administration;
 pub mod box_client;
 pub mod config;
 pub mod device_key;
 pub mod host;
+pub mod nix_config;
 pub mod nix_store;
 pub mod places;
 pub mod push;

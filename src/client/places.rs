@@ -15,9 +15,12 @@ pub struct Places {
     pub device_key_file: PathBuf,
     /// Saved signing keys; see [`signing_keys`](crate::client::signing_keys).
     pub signing_keys_folder: PathBuf,
-    /// Where `larder serve` keeps its data when nobody says otherwise.
+    /// [`BOX_FOLDER`].
     pub box_folder: PathBuf,
 }
+
+/// Where `larder serve` keeps its data when nobody says otherwise: in the current folder.
+pub const BOX_FOLDER: &str = "larder-data";
 
 /// There is nowhere to keep anything.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +56,7 @@ impl Places {
             config_file,
             signing_keys_folder,
             device_key_file: data.join("larder/device.key"),
-            box_folder: PathBuf::from("larder-data"),
+            box_folder: PathBuf::from(BOX_FOLDER),
         })
     }
 }

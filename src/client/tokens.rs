@@ -89,6 +89,13 @@ pub fn at_hand(
     if tokens.is_empty() { Err(TokensError::None) } else { Ok(tokens) }
 }
 
+/// Whether a token was given for this very command, by a variable.
+#[must_use]
+pub fn is_given(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
+    let said = |name: &str| variable(name).map(|text| trimmed(&text)).unwrap_or_default();
+    !said("LARDER_AUTH_TOKEN").is_empty() || said("CACHIX_AUTH_TOKEN").starts_with("ldr_")
+}
+
 fn trimmed(text: &OsStr) -> String {
     text.to_string_lossy().trim().to_owned()
 }

@@ -206,6 +206,7 @@ async fn start_parts(
         admission: services.admission.clone(),
         pairing: services.pairing.clone(),
         caches: services.caches.clone(),
+        http_port: sockets.tcp_address.port(),
         publish: services.publish.clone(),
         admin: http::admin_handler(services.clone()),
     };

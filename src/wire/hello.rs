@@ -97,7 +97,7 @@ pub struct Hello {
     pub protocols: ProtocolRange,
     /// Program and version, for the box's log; 1 to 100 characters.
     pub agent: String,
-    /// The token's text.
+    /// The token's text; empty to hear only what everybody may read.
     pub token: PresentedToken,
     /// The client's Ed25519 device key, whose signatures come with its pushes.
     pub device_key: [u8; 32],
@@ -137,6 +137,8 @@ pub struct CacheAccess {
     pub signing: Signing,
     /// Keys whose signatures the cache serves, newest first.
     pub public_keys: Vec<PublicKey>,
+    /// Whether everybody may read it, without a token.
+    pub is_public: bool,
 }
 
 /// How much the client may ask at once; never more than the protocol's own limits.
@@ -175,6 +177,8 @@ pub struct Welcome {
     pub caches: Vec<CacheAccess>,
     /// How much may be asked at once.
     pub limits: Limits,
+    /// The TCP port on which the box serves HTTP.
+    pub http_port: u16,
 }
 
 impl Welcome {
@@ -226,6 +230,7 @@ mod tests {
             personal: true,
             caches: Vec::new(),
             limits: Limits::ours(),
+            http_port: 5273,
         }
     }
 

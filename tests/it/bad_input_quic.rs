@@ -115,7 +115,7 @@ async fn tokens_that_are_no_good_are_refused_before_anything_else() {
     let unknown = TokenText::new(device_id(&larder), [9; 32]).to_secret_text();
     let elsewhere = TokenText::new(DeviceId([1; 20]), [9; 32]).to_secret_text();
     let longer = format!("{}0", larder.token);
-    for token in ["", "ldr_", "hello", &unknown, &elsewhere, &longer, &larder.token[..88]] {
+    for token in ["ldr_", "hello", &unknown, &elsewhere, &longer, &larder.token[..88]] {
         let client = RawClient::connect(larder.quic, device_id(&larder)).await;
         let mut control = client.open().await;
         control.say(&hello(token)).await;
@@ -125,6 +125,24 @@ async fn tokens_that_are_no_good_are_refused_before_anything_else() {
     }
     let (client, _control) = greeted(&larder).await;
     assert_goes_on(&larder, &client, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_token_one_hears_of_public_caches_and_no_more() {
+    let larder = TestBox::start();
+    larder.create_cache("secret", &["--private"]);
+    let client = RawClient::connect(larder.quic, device_id(&larder)).await;
+    let mut control = client.open().await;
+    control.say(&hello("")).await;
+    let Heard::Message(BoxMessage::Welcome(welcome)) = control.hear().await else {
+        panic!("no welcome")
+    };
+    let [access] = &*welcome.caches else { panic!("{:?}", welcome.caches) };
+    assert_eq!(access.name, main());
+    assert!(access.is_public && access.may_read && !access.may_write && !welcome.personal);
+    assert_eq!(access.public_keys, std::slice::from_ref(&larder.public_key));
+    assert_eq!(welcome.http_port, larder.http.port());
+    assert!(matches!(control.hear().await, Heard::Broken | Heard::End), "it is told more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

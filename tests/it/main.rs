@@ -25,4 +25,6 @@ mod simulation;
 mod tls;
 mod tls_fallback;
 mod tokens;
+mod use_bad_input;
+mod use_cache;
 mod visibility;

@@ -142,6 +142,35 @@ fn several_boxes_are_an_error_that_lists_them() {
     let said = String::from_utf8_lossy(&push.stderr);
     assert!(!push.status.success(), "{said}");
     assert!(said.contains("attic") && said.contains("cellar"), "{said}");
+
+    // An ID says which of them is meant.
+    let found = discover(user);
+    let attic = found.iter().find(|found| found["name"] == "attic").expect("attic");
+    let known = format!("main@{}", attic["device_id"].as_str().expect("an ID"));
+    let used = use_cache(user, home.path(), &[&known]);
+    assert!(used.status.success(), "{}", String::from_utf8_lossy(&used.stderr));
+    let conf = fs::read_to_string(home.path().join("etc/nix.conf")).expect("nix.conf");
+    assert!(conf.contains(&format!("http://{}:5273/main", network.host(0).address)), "{conf}");
+}
+
+#[test]
+fn a_personal_token_goes_into_no_netrc() {
+    let Some(network) = Network::or_skip(2) else { return };
+    let (box_host, user) = (network.host(0), network.host(1));
+    let running = RunningBox::start(box_host, "office");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let with = |args: &[&str]| {
+        let mut command = user.command(LARDER);
+        command.args(args).args(["--host", &box_host.address]).env("HOME", folder.path());
+        command.env("NIX_CONF_DIR", folder.path().join("etc")).stdin(Stdio::null());
+        command.env("LARDER_AUTH_TOKEN", running.admin_token()).output().expect("run it")
+    };
+    assert!(with(&["cache", "create", "team", "--private"]).status.success());
+    let refused = with(&["use", "team"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("larder token create --cache team:read"), "{said}");
+    assert!(!folder.path().join("etc").exists(), "something was written");
 }
 
 #[test]
@@ -171,4 +200,51 @@ fn a_machine_without_a_network_runs_a_box_all_the_same() {
     assert!(started.elapsed() < FOUND_WITHIN, "it does not wait for a network");
     assert_eq!(discover(host), Vec::<serde_json::Value>::new());
     running.stop();
+}
+
+/// `larder use` by somebody on `host` with a home and a folder for nix.conf below `folder`.
+fn use_cache(host: &Host, folder: &Path, args: &[&str]) -> Output {
+    host.command(LARDER)
+        .arg("use")
+        .args(args)
+        .args(["--mode", "root-nixconf"])
+        .env("HOME", folder)
+        .env("NIX_CONF_DIR", folder.join("etc"))
+        .env_remove("LARDER_HOST")
+        .env_remove("LARDER_AUTH_TOKEN")
+        .stdin(Stdio::null())
+        .output()
+        .expect("use")
+}
+
+#[test]
+fn who_takes_a_boxes_name_gets_no_key_installed() {
+    let Some(network) = Network::or_skip(3) else { return };
+    let (owner, liar, user) = (network.host(0), network.host(1), network.host(2));
+    let genuine = RunningBox::start(owner, "office");
+    let id = discover_until(user, &[&owner.address])[0]["device_id"].clone();
+    let id = id.as_str().expect("an ID").to_owned();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let paired = format!("[boxes]\noffice = \"{id}\"\n");
+    let config = folder.path().join(".config/larder/client.toml");
+    fs::create_dir_all(config.parent().expect("a folder")).expect("make it");
+    fs::write(&config, paired).expect("write it");
+
+    // The genuine one is away, and another has its name.
+    genuine.stop();
+    let _lying = RunningBox::start(liar, "office");
+    discover_until(user, &[&liar.address]);
+    let known = format!("main@{id}");
+    for (args, code) in [
+        (&["main", "--host", "office"][..], 4),
+        (&["main", "--host", "office", "--trust-on-first-use"], 4),
+        (&["main", "--host", &liar.address], 4),
+        (&["main"], 4),
+        (&[&known], 4),
+    ] {
+        let output = use_cache(user, folder.path(), args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    }
+    assert!(!folder.path().join("etc").exists(), "something was written");
 }

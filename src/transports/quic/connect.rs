@@ -132,7 +132,7 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<Greeted, ConnectE
     Ok(Greeted { endpoint, link, device_id, welcome, control })
 }
 
-async fn greet(
+pub(super) async fn greet(
     link: &Link,
     hello: Hello,
 ) -> Result<(Welcome, (MessageReader, MessageWriter)), ConnectError> {

@@ -21,7 +21,7 @@ pub use connect::{ConnectError, ConnectOptions};
 pub use endpoint::{QuicError, QuicServer};
 pub use identity::{Identity, IdentityError};
 pub use link::LinkError;
-pub use pair::{meet, pair};
+pub use pair::{look, meet, pair};
 pub use send::{ChunkSource, SourceError};
 pub use session::{AdminHandler, QuicParts, Sessions};
 pub use stream::StreamError;

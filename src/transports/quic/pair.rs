@@ -1,14 +1,16 @@
-//! Before there is a token: which box is there, and a token for a pairing code.
+//! Before there is a token: which box is there, what it offers to everybody, and a token for a
+//! pairing code.
 
 use std::net::SocketAddr;
 
 use tokio::time::timeout;
 
 use crate::formats::limits::{HANDSHAKE_MAX, MESSAGE_BYTES_MAX};
+use crate::formats::signature::SecretKey;
 use crate::transports::quic::connect::{self, ConnectError};
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
-use crate::wire::hello::ProtocolRange;
+use crate::wire::hello::{Hello, ProtocolRange, Welcome};
 use crate::wire::message::{BoxMessage, ClientMessage, Message};
 use crate::wire::pairing::{Pair, Paired};
 use crate::wire::{DeviceId, PairingCode, TokenText, Violation};
@@ -26,6 +28,37 @@ pub async fn meet(addresses: &[SocketAddr]) -> Result<(SocketAddr, DeviceId), Co
         Err(ConnectError::WrongDevice { address, found, .. }) => Ok((address, found)),
         Err(error) => Err(error),
     }
+}
+
+/// What the box of that ID says of itself and its caches, to who greets it with that token, or to
+/// everybody; and where it answered.
+///
+/// `device_seed` is that of the client's device key; it matters to a token that is for one device.
+///
+/// # Errors
+///
+/// [`ConnectError`]; [`WrongDevice`](ConnectError::WrongDevice) if another box answers.
+pub async fn look(
+    addresses: &[SocketAddr],
+    device_id: DeviceId,
+    token: Option<&TokenText>,
+    device_seed: &[u8; 32],
+    agent: String,
+) -> Result<(SocketAddr, Welcome), ConnectError> {
+    let device = SecretKey::from_seed("device", device_seed)?;
+    let reached = connect::reach(addresses, &[device_id]).await?;
+    let token = token.map(TokenText::to_secret_text).unwrap_or_default();
+    let hello = Hello {
+        protocols: ProtocolRange::OURS,
+        agent,
+        token: token.into(),
+        device_key: *device.public_key().as_bytes(),
+    };
+    let greeted = timeout(HANDSHAKE_MAX * 2, connect::greet(&reached.link, hello)).await;
+    let address = reached.link.remote_address();
+    reached.link.close(CloseReason::Done).await;
+    let (welcome, _control) = greeted.unwrap_or(Err(ConnectError::Greeting(None)))?;
+    Ok((address, welcome))
 }
 
 /// Shows a pairing code to the box of that ID and no other, and gets a token for it, with the

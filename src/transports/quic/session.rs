@@ -57,6 +57,8 @@ pub struct QuicParts {
     pub pairing: Pairing,
     /// Knows caches.
     pub caches: Caches,
+    /// The TCP port on which the box serves HTTP, for its clients.
+    pub http_port: u16,
     /// Takes pushes.
     pub publish: Publisher,
     /// Answers administrative requests.
@@ -231,7 +233,7 @@ async fn greeting(
     }
 }
 
-/// Answers the first message; nothing more comes of a pairing.
+/// Answers the first message; nothing more comes of a pairing, or of a greeting without a token.
 async fn welcome(
     shared: &Shared,
     from: Origin,
@@ -254,16 +256,20 @@ async fn welcome(
         None => return Err(StreamError::Cut.into()),
     };
     let protocol = hello.choose_protocol()?;
-    let caller = check(&shared.parts.auth, from, &hello).await?;
+    let caller = match hello.token.as_str() {
+        "" => None,
+        _ => Some(check(&shared.parts.auth, from, &hello).await?),
+    };
     let welcome = Welcome {
         protocol,
         box_name: shared.parts.box_name.clone(),
-        personal: caller.is_personal(),
-        caches: accesses(&shared.parts.caches, &caller),
+        personal: caller.as_ref().is_some_and(Caller::is_personal),
+        caches: accesses(&shared.parts.caches, caller.as_ref()),
         limits: Limits::ours(),
+        http_port: shared.parts.http_port,
     };
     writer.send(&BoxMessage::Welcome(welcome)).await?;
-    Ok(Some((hello, caller)))
+    Ok(caller.map(|caller| (hello, caller)))
 }
 
 async fn check(auth: &Auth, from: Origin, hello: &Hello) -> Result<Caller, Refusal> {
@@ -271,9 +277,10 @@ async fn check(auth: &Auth, from: Origin, hello: &Hello) -> Result<Caller, Refus
     Ok(auth.check_from(from, Some(device), hello.token.as_str()).await?)
 }
 
-fn accesses(caches: &Caches, caller: &Caller) -> Vec<CacheAccess> {
+fn accesses(caches: &Caches, caller: Option<&Caller>) -> Vec<CacheAccess> {
     let access = |cache: &Cache| {
-        let (may_read, may_write) = (caller.may_read(cache), caller.may_write(cache));
+        let may_read = caller.map_or(cache.is_public, |caller| caller.may_read(cache));
+        let may_write = caller.is_some_and(|caller| caller.may_write(cache));
         let (signing, public_keys) = match cache.signing {
             SigningMode::Managed => {
                 (Signing::Managed, cache.keys.iter().map(SecretKey::public_key).collect())
@@ -282,8 +289,8 @@ fn accesses(caches: &Caches, caller: &Caller) -> Vec<CacheAccess> {
                 (Signing::SelfSigned, cache.public_keys.iter().rev().cloned().collect())
             }
         };
-        let name = cache.name.clone();
-        CacheAccess { name, may_read, may_write, signing, public_keys }
+        let (name, is_public) = (cache.name.clone(), cache.is_public);
+        CacheAccess { name, may_read, may_write, signing, public_keys, is_public }
     };
     let all = caches.all();
     let mut accesses: Vec<_> = all.iter().map(|cache| access(cache)).collect();
