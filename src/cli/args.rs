@@ -16,7 +16,9 @@ pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSet
 pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
 pub(super) use serving::{FsckArgs, LogArgs, ServeArgs};
 pub(super) use tokens::{TokenCommand, TokenCreateArgs};
-pub(super) use user::{AuthtokenArgs, GenerateKeypairArgs, PairArgs, PushArgs};
+pub(super) use user::{
+    AuthtokenArgs, ConfigCommand, ConfigKey, GenerateKeypairArgs, PairArgs, PushArgs,
+};
 
 /// A Nix binary cache for the local network.
 #[derive(Debug, Parser)]
@@ -49,6 +51,7 @@ On a user's machine:
   remove            Undo 'larder use'
   pair              Make a box known to this machine
   authtoken         Save a token
+  config            List, read and change what this machine remembers
   generate-keypair  Make a signing key for a self-signed cache
   push              Push store paths with all they refer to
 
@@ -161,6 +164,11 @@ pub(super) enum Command {
     /// The token goes into the client's configuration file, which only its owner may read. It is
     /// shown to the box that it is for and to no other.
     Authtoken(AuthtokenArgs),
+    /// List, read and change what this machine remembers
+    ///
+    /// The box that is meant when nobody says which, those that were paired, and the saved tokens.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Make a signing key for a self-signed cache
     ///
     /// The secret half stays on this machine and is printed once, to be backed up; the public half

@@ -4,6 +4,7 @@
 mod args;
 mod authtoken;
 mod cache;
+mod config;
 mod context;
 mod discover;
 mod duration;
@@ -75,6 +76,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fsck(_) => block_on(fsck::check(&context)),
         Command::Discover => block_on(discover::run(&context)),
         Command::Authtoken(args) => authtoken::run(&context, &args),
+        Command::Config(command) => config::run(&context, command),
         Command::GenerateKeypair(args) => block_on(generate_keypair::run(&context, args)),
         Command::Pair(args) => block_on(pair::run(&context, args)),
         Command::Use(args) => block_on(use_cache::run(&context, args)),

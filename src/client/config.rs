@@ -135,6 +135,16 @@ impl ClientConfig {
         self.tokens.insert(token.device_id(), SavedToken { token, host });
     }
 
+    /// Forgets the token for a box; whether there was one.
+    pub fn forget_token(&mut self, device_id: DeviceId) -> bool {
+        self.tokens.remove(&device_id).is_some()
+    }
+
+    /// Forgets who answers at a host; whether that was known.
+    pub fn forget_pairing(&mut self, host: &Host) -> bool {
+        self.boxes.remove(&host.to_string()).is_some()
+    }
+
     /// The box that was paired as this host.
     #[must_use]
     pub fn paired(&self, host: &Host) -> Option<DeviceId> {
@@ -163,8 +173,8 @@ impl ClientConfig {
     }
 }
 
-const HEAD: &str = "# larder's client. Tokens are secrets. 'larder authtoken' and 'pair' write this file \
-                    anew, without comments.\n";
+const HEAD: &str = "# larder's client. Tokens are secrets. larder writes this file anew, without \
+                    comments.\n";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,9 +1,11 @@
 //! Options of the commands on a user's machine.
 
+use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::client::host::Host;
 use crate::formats::CacheName;
@@ -30,6 +32,68 @@ pub(in crate::cli) struct AuthtokenArgs {
     /// Read it from standard input
     #[arg(long)]
     pub(in crate::cli) stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ConfigCommand {
+    /// All that is set, without the tokens themselves
+    List,
+    /// The value of one key
+    Get {
+        /// host, boxes.HOST or tokens.DEVICEID
+        #[arg(value_name = "KEY")]
+        key: ConfigKey,
+    },
+    /// Set a key: the host that is meant when nobody says which
+    Set {
+        /// host; 'larder pair' and 'larder authtoken' set the others
+        #[arg(value_name = "KEY")]
+        key: ConfigKey,
+        /// A URL, HOST[:PORT] or a box's name
+        #[arg(value_name = "VALUE")]
+        value: Host,
+    },
+    /// Forget a key: the host, a pairing, or a token
+    Unset {
+        /// host, boxes.HOST or tokens.DEVICEID
+        #[arg(value_name = "KEY")]
+        key: ConfigKey,
+    },
+}
+
+/// A key of the client's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum ConfigKey {
+    /// The box that is meant when nobody says which.
+    Host,
+    /// Who answers there.
+    Box(Host),
+    /// The token for a box.
+    Token(DeviceId),
+}
+
+impl FromStr for ConfigKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let said = |error: &dyn std::fmt::Display| error.to_string();
+        match text.split_once('.') {
+            None if matches!(text, "host" | "hostname") => Ok(Self::Host),
+            Some(("boxes", host)) => host.parse().map(Self::Box).map_err(|error| said(&error)),
+            Some(("tokens", id)) => id.parse().map(Self::Token).map_err(|error| said(&error)),
+            _ => Err("the keys are host, boxes.HOST and tokens.DEVICEID".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for ConfigKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Box(host) => write!(f, "boxes.{host}"),
+            Self::Token(device_id) => write!(f, "tokens.{device_id}"),
+        }
+    }
 }
 
 #[derive(Args, Debug)]
