@@ -18,6 +18,7 @@ mod pages;
 mod pairing;
 mod private_reads;
 mod quic_client;
+mod recorded_requests;
 mod resume;
 mod secrets;
 mod serve;
