@@ -89,7 +89,7 @@ const FENCES: [(&str, &[&str]); 38] = [
     ("rustls", &["transports/quic", "transports/tls"]),
     ("sd_notify", &["daemon"]),
     ("serde_json", &["formats", "store", "services", "transports/http", "client", "daemon", "cli"]),
-    ("socket2", &["daemon"]),
+    ("socket2", &["daemon", "client/nix_store/daemon"]),
     ("subtle", &["services"]),
     ("tempfile", &["store", "client"]),
     ("tokio", &["store", "services", "transports", "client", "daemon", "cli"]),

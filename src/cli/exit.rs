@@ -258,8 +258,16 @@ fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
              folder, from where they can be copied into the configuration that makes the file",
         );
     }
-    if let Some(NixStoreError::Open { .. }) = cause.downcast_ref() {
-        return Some("run the command as root");
+    match cause.downcast_ref() {
+        Some(NixStoreError::Open { .. }) => {
+            return Some(
+                "run the command as root, or leave NIX_REMOTE unset to ask the Nix daemon",
+            );
+        }
+        Some(NixStoreError::NoWay { .. }) => {
+            return Some("run the command as root, or start the Nix daemon");
+        }
+        _ => {}
     }
     if let Some(StoreError::Locked { .. }) = cause.downcast_ref() {
         return Some("stop that one first, with Ctrl-C or 'systemctl stop larder'");

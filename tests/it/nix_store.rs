@@ -218,9 +218,18 @@ fn a_store_below_another_root_is_read_there() {
 fn what_is_no_database_is_refused() {
     let folder = TempDir::new().unwrap();
     let state = folder.path().as_os_str().to_owned();
-    let variable = |name: &str| (name == "NIX_STATE_DIR").then(|| state.clone());
-    let location = Location::from_variables(variable).unwrap();
+    let by = |remote: &str| {
+        let variable = |name: &str| match name {
+            "NIX_STATE_DIR" => Some(state.clone()),
+            "NIX_REMOTE" => Some(remote.into()),
+            _ => None,
+        };
+        Location::from_variables(variable).unwrap()
+    };
+    let location = by("local");
 
+    let refused = LocalStore::open(by("auto")).unwrap_err();
+    assert!(matches!(refused, NixStoreError::NoWay { .. }));
     let refused = LocalStore::open(location.clone()).unwrap_err();
     assert!(matches!(refused, NixStoreError::Open { .. }));
     fs::create_dir(folder.path().join("db")).unwrap();

@@ -3,15 +3,16 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use crate::client::nix_store::NixStore;
 use crate::client::nix_store::error::NixStoreError;
+use crate::client::nix_store::{NixStore, Source};
 use crate::formats::{PathInfo, StorePath};
 
 impl NixStore {
     /// The facts about `roots` and all they refer to, each path once, references before
     /// referrers: the order in which a cache may take them.
     ///
-    /// Seen at one moment: what Nix commits meanwhile does not show.
+    /// From the database it is seen at one moment: what Nix commits meanwhile does not show. The
+    /// daemon is asked for one path after the other.
     ///
     /// # Errors
     ///
@@ -20,10 +21,16 @@ impl NixStore {
     ///
     /// # Cost
     ///
-    /// Two look-ups a path, and all facts in memory: about 1 KiB a path.
+    /// Two look-ups or one question a path, and all facts in memory: about 1 KiB a path.
     pub fn closure(&self, roots: &[StorePath]) -> Result<Vec<PathInfo>, NixStoreError> {
-        // Reading in one transaction: the database may not change from one query to the next.
-        let moment = self.database.unchecked_transaction()?;
+        let found = match &self.source {
+            Source::Database(database) => database.at_one_moment(|| self.walk(roots)),
+            Source::Daemon(_) => self.walk(roots),
+        }?;
+        Ok(references_first(roots, found))
+    }
+
+    fn walk(&self, roots: &[StorePath]) -> Result<HashMap<StorePath, PathInfo>, NixStoreError> {
         let mut found: HashMap<StorePath, PathInfo> = HashMap::new();
         let mut wanted: Vec<StorePath> = roots.to_vec();
         while let Some(path) = wanted.pop() {
@@ -34,8 +41,7 @@ impl NixStore {
                 place.insert(info);
             }
         }
-        moment.finish()?;
-        Ok(references_first(roots, found))
+        Ok(found)
     }
 
     /// The facts about `paths` alone, each once, in their order.

@@ -1,81 +1,105 @@
-//! The Nix store of this machine, read without Nix's help: facts from its database, bytes from
-//! its folder. Nothing here writes.
+//! The Nix store of this machine: facts from its database, or from the Nix daemon where that may
+//! not be read; bytes from its folder. Nothing here writes.
 //!
 //! Everything blocks; call it on a thread that may. A [`NixStore`] may move between threads but
 //! serves one at a time; [`dump`](fn@dump) needs only a folder, so any number of threads may dump.
 
 mod closure;
+mod daemon;
+mod database;
 mod dump;
 mod error;
+mod facts;
 mod location;
-mod path_info;
 mod resolve;
+mod shown;
 
+pub use daemon::DaemonError;
 pub use dump::dump;
 pub use error::NixStoreError;
 pub use location::Location;
 pub use resolve::split_arguments;
 
-use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use tracing::debug;
 
-use crate::formats::StorePath;
-
-/// The version of the database that Nix has used since 2.0 (`nixSchemaVersion` in
-/// `src/libstore/local-store.hh`, Nix 2.34; the tables are in `schema.sql`).
-const SCHEMA_VERSION: &str = "10";
-
-/// How long a query waits for Nix where the database has no write-ahead log, which it has by
-/// default.
-const BUSY_MAX: Duration = Duration::from_secs(60);
+use crate::client::nix_store::daemon::Daemon;
+use crate::client::nix_store::database::Database;
+use crate::client::nix_store::location::Access;
+use crate::formats::{PathInfo, StorePath};
 
 /// The machine's Nix store, opened for reading.
 #[derive(Debug)]
 pub struct NixStore {
     location: Location,
-    database: Connection,
+    source: Source,
+}
+
+/// Who knows the facts.
+#[derive(Debug)]
+enum Source {
+    Database(Database),
+    Daemon(Daemon),
 }
 
 impl NixStore {
-    /// Opens the store's database, read-only. It shows what was committed when a query begins;
-    /// builds and collections go on beside it.
+    /// Opens the store's database, read-only; or connects to the Nix daemon where the location
+    /// names one, or where it allows one and the database cannot be opened.
     ///
     /// # Errors
     ///
-    /// [`NixStoreError::Open`] where there is no database or it may not be read (SQLite needs to
-    /// write beside a database with a write-ahead log, so ordinary users cannot);
-    /// [`NixStoreError::Schema`] for one of another version.
+    /// [`NixStoreError::Open`] or [`NixStoreError::Schema`] where there is only the database;
+    /// [`NixStoreError::Daemon`] where there is only the daemon; [`NixStoreError::NoWay`] where
+    /// both were tried.
     pub fn open(location: Location) -> Result<Self, NixStoreError> {
-        let folder = location.database_folder();
-        let file = folder.join("db.sqlite");
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || {
-            let database = Connection::open_with_flags(&file, flags)?;
-            database.busy_timeout(BUSY_MAX)?;
-            // SQLite opens the file no earlier than this.
-            database.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))?;
-            Ok(database)
+        let source = match location.access() {
+            Access::Database => Source::Database(Database::open(&location)?),
+            Access::Daemon(socket) => Source::Daemon(Daemon::connect(socket)?),
+            Access::Either(socket) => match Database::open(&location) {
+                Ok(database) => Source::Database(database),
+                Err(database) => {
+                    debug!(%database, "Asking the Nix daemon instead");
+                    let daemon =
+                        Daemon::connect(socket).map_err(|daemon| NixStoreError::NoWay {
+                            database: Box::new(database),
+                            daemon: Box::new(daemon),
+                        })?;
+                    Source::Daemon(daemon)
+                }
+            },
         };
-        let database =
-            open().map_err(|source| NixStoreError::Open { path: file.clone(), source })?;
-        let path = folder.join("schema");
-        let schema = fs::read_to_string(&path).map_err(|source| NixStoreError::File {
-            action: "read",
-            path,
-            source,
-        })?;
-        match schema.trim() {
-            SCHEMA_VERSION => Ok(Self { location, database }),
-            other => Err(NixStoreError::Schema { found: other.to_owned() }),
-        }
+        Ok(Self { location, source })
     }
 
     /// Where the files of `path` are; what [`dump`](fn@dump) takes.
     #[must_use]
     pub fn folder(&self, path: &StorePath) -> PathBuf {
         self.location.folder(path)
+    }
+
+    /// The facts about one path; `None` if it is not valid. No file of the path is touched.
+    ///
+    /// # Errors
+    ///
+    /// [`NixStoreError::Query`] or [`NixStoreError::Daemon`], and [`NixStoreError::Fact`] where
+    /// a fact cannot be.
+    pub fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>, NixStoreError> {
+        match &self.source {
+            Source::Database(database) => database.path_info(path),
+            Source::Daemon(daemon) => daemon.path_info(path),
+        }
+    }
+
+    /// Whether Nix takes the path for valid.
+    ///
+    /// # Errors
+    ///
+    /// [`NixStoreError::Query`] or [`NixStoreError::Daemon`].
+    pub fn is_valid(&self, path: &StorePath) -> Result<bool, NixStoreError> {
+        match &self.source {
+            Source::Database(database) => database.is_valid(path),
+            Source::Daemon(daemon) => daemon.is_valid(path),
+        }
     }
 }
