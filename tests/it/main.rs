@@ -11,6 +11,7 @@ mod fixture;
 mod formats;
 mod http;
 mod kill;
+mod local_stores;
 mod main_job;
 mod namespaces;
 mod nix_store;

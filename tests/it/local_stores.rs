@@ -1,0 +1,176 @@
+//! Pushes from every kind of local Nix store, by root and by ordinary users.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Output;
+use std::thread;
+
+use larder::formats::StorePath;
+use larder::formats::signature::SecretKey;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::fixture::larder::TestBox;
+use crate::fixture::nix::{Graph, NixStore, SecondStore};
+use crate::fixture::served::{assert_served, narinfo};
+use crate::fixture::user::{NixDaemon, OrdinaryUser, open_to_all};
+
+fn assert_end(output: &Output, code: i32, expected: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for text in expected {
+        assert!(said.contains(text), "'{text}' is not in: {said}");
+    }
+}
+
+/// A path with a content address.
+fn add_file(nix: &NixStore, seed: &str) -> StorePath {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join(format!("larder-test-{seed}"));
+    fs::write(&file, folder.path().to_str().unwrap()).unwrap();
+    let added = nix.text("nix-store", &["--add", file.to_str().unwrap()]);
+    StorePath::from_absolute(&added).unwrap()
+}
+
+/// A second store that has the graph, with a database of its own, and the key it trusts.
+fn second_store(nix: &NixStore, graph: &Graph) -> SecondStore {
+    let cache = TempDir::new().unwrap();
+    let key = SecretKey::from_seed("second-1", &[5; 32]).unwrap();
+    let key_file = cache.path().join("key");
+    fs::write(&key_file, key.to_secret_text()).unwrap();
+    nix.copy_to_folder(&graph.top, cache.path(), &format!("secret-key={}", key_file.display()));
+    let second = SecondStore::new(&format!("file://{}", cache.path().display()), &key.public_key());
+    second.substitute_whole(&graph.top, &graph.closure);
+    open_to_all(second.root());
+    second
+}
+
+#[test]
+fn an_ordinary_user_pushes_by_the_daemon_trusted_or_not() {
+    let nix = NixStore::new();
+    let graph = nix.build_graph("by-daemon");
+    let added = add_file(&nix, "by-daemon");
+    let user = OrdinaryUser::new();
+    let trusted = format!("trusted-users = root {}\n", user.uid);
+
+    for settings in ["trusted-users = root\n", &trusted] {
+        let larder = TestBox::start();
+        let daemon = NixDaemon::start("", settings);
+        let push =
+            user.push(&larder, &graph.top.to_absolute(), &[("NIX_REMOTE", &daemon.remote())]);
+        assert_end(&push, 0, &["stored 5, known 0, hidden 0"]);
+        for path in &graph.closure {
+            assert_served(&larder, &nix, path);
+        }
+        let socket = daemon.socket();
+        let variables =
+            [("NIX_REMOTE", "daemon"), ("NIX_DAEMON_SOCKET_PATH", socket.to_str().unwrap())];
+        assert_end(&user.push(&larder, &added.to_absolute(), &variables), 0, &["stored 1,"]);
+        let served = narinfo(&larder, "main", &added).unwrap().info;
+        assert!(served.ca.is_some_and(|ca| ca.starts_with("fixed:r:sha256:")));
+        let never = format!("/nix/store/{}-never", "0".repeat(32));
+        assert_end(&user.push(&larder, &never, &variables), 3, &[&never, "not a valid path"]);
+    }
+    nix.output("nix-store", &["--delete", &added.to_absolute()]);
+}
+
+#[test]
+fn a_database_that_may_not_be_read_is_left_to_the_daemon() {
+    let nix = NixStore::new();
+    let graph = nix.build_graph("unreadable");
+    let top = graph.top.to_absolute();
+    let second = second_store(&nix, &graph);
+    let (larder, user) = (TestBox::start(), OrdinaryUser::new());
+    let root = second.root().display();
+    let (auto, local) = (format!("auto?root={root}"), format!("local?root={root}"));
+
+    // Nobody has the database open, so there is no log to read it with, and he cannot make one.
+    let database = second.root().join("nix/var/nix/db");
+    let names = || {
+        let entries = fs::read_dir(&database).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    assert!(!names().contains(&"db.sqlite-wal".into()), "{:?}", names());
+    let push = user.push(&larder, &top, &[("NIX_REMOTE", &local)]);
+    assert_end(&push, 1, &["cannot open Nix's database", "db.sqlite", "hint: "]);
+    let push = user.push(&larder, &top, &[("NIX_REMOTE", &auto)]);
+    let socket = format!("{root}/nix/var/nix/daemon-socket/socket");
+    assert_end(&push, 1, &["db.sqlite", &socket, "cannot connect", "start the Nix daemon"]);
+
+    let daemon = NixDaemon::start(&local, "");
+    let socket = daemon.socket();
+    let variables = [("NIX_REMOTE", &*auto), ("NIX_DAEMON_SOCKET_PATH", socket.to_str().unwrap())];
+    assert_end(&user.push(&larder, &top, &variables), 0, &["stored 5, known 0, hidden 0"]);
+    let elsewhere = format!("{}?root={root}", daemon.remote());
+    let again = user.push(&larder, &top, &[("NIX_REMOTE", &elsewhere)]);
+    assert_end(&again, 0, &["stored 0, known 5"]);
+    assert_served(&larder, &nix, &graph.top);
+}
+
+#[test]
+fn an_ordinary_user_sees_what_stands_in_the_log_of_the_database_alone() {
+    let nix = NixStore::new();
+    let graph = nix.build_graph("log");
+    let second = second_store(&nix, &graph);
+    let (larder, user) = (TestBox::start(), OrdinaryUser::new());
+    let local = format!("local?root={}", second.root().display());
+    let never = format!("/nix/store/{}-never", "0".repeat(32));
+
+    // As while Nix is at work: the log is there, and the last commit is nowhere else.
+    let work = Connection::open(second.root().join("nix/var/nix/db/db.sqlite")).unwrap();
+    let insert = "INSERT INTO ValidPaths (path, hash, registrationTime) VALUES (?1, 'x', 1)";
+    work.execute(insert, [&never]).unwrap();
+    let variables = [("NIX_REMOTE", &*local)];
+    assert_end(&user.push(&larder, &graph.top.to_absolute(), &variables), 0, &["stored 5,"]);
+    assert_end(&user.push(&larder, &never, &variables), 3, &[&never, "missing on disk"]);
+    drop(work);
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_well_is_named() {
+    let nix = NixStore::new();
+    let path = nix.build_graph("no-daemon").closure.remove(0).to_absolute();
+    let (larder, user) = (TestBox::start(), OrdinaryUser::new());
+    let push = |remote: &str| user.push(&larder, &path, &[("NIX_REMOTE", remote)]);
+
+    let daemon = NixDaemon::start("", "allowed-users = root\n");
+    let socket = daemon.socket();
+    assert_end(&push(&daemon.remote()), 1, &[socket.to_str().unwrap(), "allowed-users"]);
+    drop(daemon);
+    assert_end(&push("unix:///nowhere/socket"), 1, &["/nowhere/socket", "cannot connect"]);
+
+    let folder = TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let socket = folder.path().join("web");
+    let listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut greeting = [0; 16];
+        stream.read_exact(&mut greeting).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let refused = push(&format!("unix://{}", socket.display()));
+    assert_end(&refused, 1, &[socket.to_str().unwrap(), "no Nix daemon"]);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_path_that_vanished_is_named_and_the_rest_goes_on() {
+    let nix = NixStore::new();
+    let (torn, sound) = (nix.build_graph("torn"), nix.build_graph("whole"));
+    let larder = TestBox::start();
+    let leaf = torn.closure.iter().find(|path| path.name().starts_with("leaf")).unwrap();
+    fs::remove_dir_all(Path::new(&leaf.to_absolute())).unwrap();
+
+    let tops = [&torn.top, &sound.top].map(StorePath::to_absolute);
+    let push = larder.run(["push", "main", &tops[0], &tops[1]]);
+
+    assert_end(&push, 7, &[&leaf.to_absolute(), "No such file", "stored 5,", "failed 1"]);
+    assert_eq!(narinfo(&larder, "main", leaf), None);
+    assert_eq!(narinfo(&larder, "main", &torn.top), None);
+    assert_served(&larder, &nix, &sound.top);
+}
