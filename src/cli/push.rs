@@ -1,9 +1,10 @@
 //! `larder push`
 
+mod arguments;
+
 use std::env;
-use std::io::{self, IsTerminal, Read};
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -11,14 +12,12 @@ use tokio::task::spawn_blocking;
 
 use crate::cli::args::PushArgs;
 use crate::cli::context::Context;
-use crate::cli::exit::{Complaint, Exit};
+use crate::cli::exit::Exit;
 use crate::cli::output::{Output, Progress, bytes};
-use crate::client::nix_store::{Location, NixStore, split_arguments};
+use crate::client::nix_store::{Location, NixStore};
 use crate::client::push::{Push, PushEvent, PushOptions, PushReport, Tell};
 use crate::formats::PathInfo;
 
-/// More paths than anybody pipes in: 64 MiB of names.
-const STDIN_BYTES_MAX: u64 = 64 << 20;
 /// Large paths at a time where nobody says: more would only take memory.
 const JOBS_MAX: u32 = 8;
 
@@ -36,8 +35,8 @@ pub(super) async fn run(context: &Context, args: PushArgs) -> anyhow::Result<Exi
         dry_run,
     } = args;
     let signing_keys = context.signing_keys()?;
-    let store = location.clone();
-    let closure = spawn_blocking(move || closure(store, paths, no_closure))
+    let (store, output) = (location.clone(), context.output.clone());
+    let closure = spawn_blocking(move || closure(store, paths, no_closure, &output))
         .await
         .context("reading the local store failed; this is a defect of larder")??;
     let jobs = jobs.unwrap_or_else(jobs_default);
@@ -61,29 +60,15 @@ pub(super) async fn run(context: &Context, args: PushArgs) -> anyhow::Result<Exi
 /// The facts of all paths that are meant, references first. Blocking.
 fn closure(
     location: Location,
-    mut arguments: Vec<PathBuf>,
+    arguments: Vec<PathBuf>,
     no_closure: bool,
+    output: &Output,
 ) -> anyhow::Result<Vec<PathInfo>> {
-    if arguments.is_empty() {
-        arguments = from_stdin()?;
-    }
+    let arguments = arguments::read(arguments)?;
     let here = env::current_dir().context("cannot tell the current folder")?;
     let store = NixStore::open(location)?;
-    let resolve = |argument: &PathBuf| store.resolve(argument, &here);
-    let roots = arguments.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+    let roots = arguments::resolve(&store, &arguments, &here, output)?;
     Ok(if no_closure { store.path_infos(&roots)? } else { store.closure(&roots)? })
-}
-
-fn from_stdin() -> anyhow::Result<Vec<PathBuf>> {
-    let nothing = || Complaint::usage("no path to push: name some, or pipe them in");
-    if io::stdin().is_terminal() {
-        return Err(nothing().into());
-    }
-    let mut text = Vec::new();
-    let read = io::stdin().lock().take(STDIN_BYTES_MAX).read_to_end(&mut text);
-    read.context("cannot read paths from standard input")?;
-    let paths: Vec<_> = split_arguments(&text).map(|path| Path::new(path).to_owned()).collect();
-    if paths.is_empty() { Err(nothing().into()) } else { Ok(paths) }
 }
 
 /// Twice the processors: some read while others compress.

@@ -2,45 +2,24 @@
 //! wrong.
 
 use std::fs;
-use std::io::Write;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use larder::formats::StorePath;
 use larder::wire::{DeviceId, TokenText};
 use tempfile::TempDir;
 
+use crate::fixture::ending::{assert_end, end_of, with_input};
 use crate::fixture::larder::{TestBox, command};
 use crate::fixture::nix::NixStore;
 use crate::fixture::served::{assert_served, narinfo};
-
-/// How a command ended, and what it said on standard error.
-fn end_of(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
 
 /// Runs a command without a box, in a home of its own.
 fn alone(args: &[&str]) -> Output {
     let folder = TempDir::new().unwrap();
     command(folder.path(), args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn with_input(mut command: Command, input: &str) -> Output {
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = piped.spawn().unwrap();
-    // A command that does not want its input may be gone.
-    let _written = process.stdin.take().unwrap().write_all(input.as_bytes());
-    process.wait_with_output().unwrap()
-}
-
-fn assert_end(output: &Output, code: i32, expected: &[&str]) {
-    let (found, said) = end_of(output);
-    assert_eq!(found, Some(code), "{said}");
-    for text in expected {
-        assert!(said.contains(text), "'{text}' is not in: {said}");
-    }
 }
 
 #[test]
@@ -116,7 +95,7 @@ fn a_token_is_saved_for_its_owner_alone_and_used() {
     let quic = larder.quic.to_string();
 
     let args = ["authtoken", "--stdin", "--host", &quic];
-    let saved = with_input(command(home.path(), args), &format!("  {}\n", larder.token));
+    let saved = with_input(command(home.path(), args), format!("  {}\n", larder.token));
     assert_end(&saved, 0, &["saved the token for the box", &larder.device_id]);
     let file = home.path().join("home/.config/larder/client.toml");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Output;
 use std::thread;
 
 use larder::formats::StorePath;
@@ -13,18 +12,11 @@ use larder::formats::signature::SecretKey;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use crate::fixture::ending::assert_end;
 use crate::fixture::larder::TestBox;
 use crate::fixture::nix::{Graph, NixStore, SecondStore};
 use crate::fixture::served::{assert_served, narinfo};
 use crate::fixture::user::{NixDaemon, OrdinaryUser, open_to_all};
-
-fn assert_end(output: &Output, code: i32, expected: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    for text in expected {
-        assert!(said.contains(text), "'{text}' is not in: {said}");
-    }
-}
 
 /// A path with a content address.
 fn add_file(nix: &NixStore, seed: &str) -> StorePath {
@@ -46,6 +38,16 @@ fn second_store(nix: &NixStore, graph: &Graph) -> SecondStore {
     second.substitute_whole(&graph.top, &graph.closure);
     open_to_all(second.root());
     second
+}
+
+/// A path that this store has and the machine's own has not.
+fn only_in(second: &SecondStore) -> StorePath {
+    let file = second.root().join("larder-test-only");
+    fs::write(&file, second.root().to_str().unwrap()).unwrap();
+    let added = second.command("nix-store").arg("--add").arg(&file).output().unwrap();
+    assert_end(&added, 0, &[]);
+    let path = String::from_utf8(added.stdout).unwrap();
+    StorePath::from_absolute(path.trim()).unwrap()
 }
 
 #[test]
@@ -108,6 +110,41 @@ fn a_database_that_may_not_be_read_is_left_to_the_daemon() {
     let again = user.push(&larder, &top, &[("NIX_REMOTE", &elsewhere)]);
     assert_end(&again, 0, &["stored 0, known 5"]);
     assert_served(&larder, &nix, &graph.top);
+}
+
+#[test]
+fn a_store_that_lies_elsewhere_is_read_there() {
+    let nix = NixStore::new();
+    let graph = nix.build_graph("elsewhere");
+    let second = second_store(&nix, &graph);
+    // What is only there cannot come from the machine's own store.
+    let only = only_in(&second);
+    let daemon = NixDaemon::start(&format!("local?root={}", second.root().display()), "");
+    let root = second.root().display().to_string();
+    let socket = daemon.socket().display().to_string();
+    let state = format!("{root}/nix/var/nix");
+    let real = format!("?real={root}/nix/store");
+    let local = format!("local?root={root}");
+
+    for variables in [
+        &[("NIX_REMOTE", &*local)][..],
+        &[("NIX_REMOTE", &*root)],
+        &[("NIX_REMOTE", &*format!("local{real}&state={state}"))],
+        &[("NIX_STATE_DIR", &*state), ("NIX_REMOTE", &*format!("auto{real}"))],
+        &[("NIX_STORE_DIR", "/nix/store"), ("NIX_REMOTE", &*format!("auto?root={root}"))],
+        &[("NIX_REMOTE", &*format!("unix://{socket}?root={root}"))],
+        &[("NIX_DAEMON_SOCKET_PATH", &*socket), ("NIX_REMOTE", &*format!("daemon{real}"))],
+    ] {
+        let larder = TestBox::start();
+        let mut push = larder.command(["push", "main", &only.to_absolute()]);
+        let push = push.envs(variables.iter().copied()).output().unwrap();
+        assert_end(&push, 0, &["stored 1,"]);
+        assert!(narinfo(&larder, "main", &only).is_some(), "{variables:?}");
+    }
+    let larder = TestBox::start();
+    let mut other = larder.command(["push", "main", "/gnu/store/x"]);
+    let other = other.env("NIX_STORE_DIR", "/gnu/store").output().unwrap();
+    assert_end(&other, 1, &["/gnu/store", "larder is for /nix/store"]);
 }
 
 #[test]

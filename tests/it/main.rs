@@ -18,6 +18,7 @@ mod nix_store;
 mod pages;
 mod pairing;
 mod private_reads;
+mod push_arguments;
 mod quic_client;
 mod recorded_requests;
 mod resume;
