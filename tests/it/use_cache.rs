@@ -239,6 +239,12 @@ fn an_ordinary_user_is_told_what_nix_allows() {
     assert!(output.status.success() && said.contains("overlook"), "{said}");
     laptop.ok(["remove", "main"]);
 
+    // A store of the user's own, which no daemon guards.
+    let root = format!("local?root={}", laptop.path("home/root").display());
+    let used = laptop.command(["use", &cache, &host]).env("NIX_REMOTE", root).output().unwrap();
+    assert!(used.status.success() && laptop.user_conf().exists(), "{}", told(&used));
+    laptop.ok(["remove", "main"]);
+
     let (url, key) = (larder.url("main"), &larder.public_key);
     for conf in [
         "trusted-users = root nobody\n".to_owned(),

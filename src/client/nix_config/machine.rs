@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::client::nix_config::settings::Settings;
+use crate::client::nix_store::Location;
 
 /// The oldest Nix whose lists can be added to by `extra-…` (release notes of Nix 2.4).
 pub const NIX_MIN: (u32, u32) = (2, 4);
@@ -37,24 +38,24 @@ impl Machine {
     /// Looks, with the environment read through `variable`. Runs `id`, `test` and `nix-env`, of
     /// which any may be missing.
     ///
+    /// - Which store Nix works on is read as [`Location`] says.
     /// - `NIX_CONF_DIR` replaces `/etc/nix`; `NIX_USER_CONF_FILES` (divided by colons) replaces
     ///   `nix/nix.conf` below `XDG_CONFIG_HOME` (else `~/.config`) and below each folder of
     ///   `XDG_CONFIG_DIRS` (`getUserConfigFiles` in `src/libstore/globals.cc`, Nix 2.8).
     #[must_use]
     pub fn look(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let folder = |name: &str| variable(name).filter(|text| !text.is_empty()).map(PathBuf::from);
-        let store = folder("NIX_STORE_DIR").unwrap_or_else(|| PathBuf::from("/nix/store"));
-        let state = folder("NIX_STATE_DIR").unwrap_or_else(|| PathBuf::from("/nix/var/nix"));
-        let socket = folder("NIX_DAEMON_SOCKET_PATH");
-        let socket = socket.unwrap_or_else(|| state.join("daemon-socket/socket"));
+        let store = Location::from_variables(&variable).ok();
+        let store = store.or_else(|| Location::from_variables(|_nothing| None).ok());
+        let socket = store.as_ref().and_then(Location::daemon_socket);
         let groups = said("id", ["-Gn"]).unwrap_or_default();
         Self {
             uid: said("id", ["-u"]).and_then(|text| text.parse().ok()).unwrap_or(u32::MAX),
             user: said("id", ["-un"]).unwrap_or_default(),
             groups: groups.split_whitespace().map(str::to_owned).collect(),
             is_nixos: Path::new("/etc/NIXOS").exists(),
-            may_write_store: said("test", [OsStr::new("-w"), store.as_os_str()]).is_some(),
-            has_daemon: socket.exists(),
+            has_daemon: socket.is_some_and(Path::exists),
+            may_write_store: store.is_some_and(|store| may_write(store.real_store())),
             nix_version: said("nix-env", ["--version"]).as_deref().and_then(version),
             system_folder: folder("NIX_CONF_DIR").unwrap_or_else(|| PathBuf::from("/etc/nix")),
             user_files: user_files(variable),
@@ -84,6 +85,12 @@ impl Machine {
         };
         self.is_root() || self.may_write_store || trusted.iter().any(is_meant)
     }
+}
+
+/// Whether the user may write to a folder, or make it.
+fn may_write(folder: &Path) -> bool {
+    let there = folder.ancestors().find(|folder| folder.exists());
+    there.is_some_and(|there| said("test", [OsStr::new("-w"), there.as_os_str()]).is_some())
 }
 
 /// What a program writes, if it ends well.

@@ -92,6 +92,15 @@ impl Location {
         Ok(Self { state, real, access })
     }
 
+    /// Where the Nix daemon would listen; `None` for a store without one.
+    #[must_use]
+    pub fn daemon_socket(&self) -> Option<&Path> {
+        match &self.access {
+            Access::Database => None,
+            Access::Daemon(socket) | Access::Either(socket) => Some(socket),
+        }
+    }
+
     pub(super) const fn access(&self) -> &Access {
         &self.access
     }
@@ -107,7 +116,8 @@ impl Location {
     }
 
     /// The folder that holds all store paths.
-    pub(super) fn real_store(&self) -> &Path {
+    #[must_use]
+    pub fn real_store(&self) -> &Path {
         &self.real
     }
 }
