@@ -6,6 +6,7 @@
 use bytes::{Buf, BytesMut};
 
 use crate::formats::limits::MESSAGE_BYTES_MAX;
+use crate::wire::hello::ProtocolRange;
 use crate::wire::message::Message;
 use crate::wire::refusal::{Refusal, RefusalCode};
 
@@ -29,11 +30,15 @@ pub enum FramingError {
     /// Bytes behind the message, inside its length.
     #[error("{0} bytes follow the message inside its length")]
     Trailing(usize),
+    /// By who greets in another version, whose other fields may be anything.
+    #[error("{0}")]
+    OtherVersion(Refusal),
 }
 
 impl From<FramingError> for Refusal {
     fn from(error: FramingError) -> Self {
         let code = match error {
+            FramingError::OtherVersion(refusal) => return refusal,
             FramingError::TooLong { .. } => RefusalCode::TooLarge,
             FramingError::UnknownNumber(_) => RefusalCode::UnknownMessage,
             FramingError::Malformed(_) | FramingError::Trailing(_) => RefusalCode::BadRequest,
@@ -122,12 +127,25 @@ impl Decoder {
 }
 
 fn parse<M: Message>(body: &[u8]) -> Result<M, FramingError> {
-    let (number, _fields) = postcard::take_from_bytes::<u32>(body)?;
+    let (number, fields) = postcard::take_from_bytes::<u32>(body)?;
     if number >= M::NUMBERS {
         return Err(FramingError::UnknownNumber(number));
     }
-    let (message, rest) = postcard::take_from_bytes(body)?;
-    if rest.is_empty() { Ok(message) } else { Err(FramingError::Trailing(rest.len())) }
+    if let Some(refusal) = M::greets(number).then(|| other_version(fields)).flatten() {
+        return Err(FramingError::OtherVersion(refusal));
+    }
+    let (message, rest) = postcard::take_from_bytes::<M>(body)?;
+    if rest.is_empty() || message.may_grow() {
+        Ok(message)
+    } else {
+        Err(FramingError::Trailing(rest.len()))
+    }
+}
+
+/// The refusal of a greeting whose versions are none of ours.
+fn other_version(fields: &[u8]) -> Option<Refusal> {
+    let (protocols, _fields) = postcard::take_from_bytes::<ProtocolRange>(fields).ok()?;
+    protocols.choose().err().filter(|refusal| refusal.code == RefusalCode::UnsupportedVersion)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub struct ProtocolRange {
 
 impl ProtocolRange {
     /// What this program speaks.
-    pub const OURS: Self = Self { lowest: 1, highest: 1 };
+    pub const OURS: Self = Self { lowest: 2, highest: 2 };
 
     /// The newest version that is in both ranges.
     #[must_use]
@@ -62,6 +62,24 @@ impl ProtocolRange {
 
     fn contains(self, version: u16) -> bool {
         (self.lowest..=self.highest).contains(&version)
+    }
+}
+
+/// What one side can do beyond the version, a bit each. A bit that this program does not know means
+/// nothing to it; what a bit stands for is used only where both sides have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// Bit 0: attachments, which are build logs and realisations.
+    pub const ATTACHMENTS: Self = Self(1);
+    /// What this program can do.
+    pub const OURS: Self = Self::ATTACHMENTS;
+
+    /// Whether all of `other` is among these.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 }
 
@@ -101,6 +119,8 @@ pub struct Hello {
     pub token: PresentedToken,
     /// The client's Ed25519 device key, whose signatures come with its pushes.
     pub device_key: [u8; 32],
+    /// What the client can do. Later versions may say more behind it.
+    pub capabilities: Capabilities,
 }
 
 impl Hello {
@@ -179,6 +199,8 @@ pub struct Welcome {
     pub limits: Limits,
     /// The TCP port on which the box serves HTTP.
     pub http_port: u16,
+    /// What the box can do. Later versions may say more behind it.
+    pub capabilities: Capabilities,
 }
 
 impl Welcome {
@@ -220,17 +242,19 @@ mod tests {
             agent: "larder 0.0.1".into(),
             token: "secret".to_owned().into(),
             device_key: [1; 32],
+            capabilities: Capabilities::OURS,
         }
     }
 
     fn welcome() -> Welcome {
         Welcome {
-            protocol: 1,
+            protocol: 2,
             box_name: "office".into(),
             personal: true,
             caches: Vec::new(),
             limits: Limits::ours(),
             http_port: 5273,
+            capabilities: Capabilities::OURS,
         }
     }
 
@@ -240,21 +264,21 @@ mod tests {
         assert_eq!(range(1, 3).newest_in_common(range(2, 5)), Some(3));
         assert_eq!(range(2, 5).newest_in_common(range(1, 3)), Some(3));
         assert_eq!(range(1, 1).newest_in_common(range(2, 5)), None);
-        assert_eq!(hello(1, 9).choose_protocol(), Ok(1));
+        assert_eq!(hello(1, 9).choose_protocol(), Ok(2));
     }
 
     #[test]
     fn a_client_from_another_time_is_told_what_the_box_speaks() {
-        let refusal = hello(2, 3).choose_protocol().unwrap_err();
+        let refusal = hello(3, 4).choose_protocol().unwrap_err();
         assert_eq!(refusal.code, RefusalCode::UnsupportedVersion);
-        assert!(refusal.sentence.contains("1 to 1"), "{refusal}");
+        assert!(refusal.sentence.contains("2 to 2"), "{refusal}");
         assert_eq!(hello(2, 1).choose_protocol().unwrap_err().code, RefusalCode::BadRequest);
     }
 
     #[test]
     fn names_that_would_break_a_log_line_are_refused() {
         for agent in ["", "a\nb", "a\u{1b}[31m", &"x".repeat(101)] {
-            let hello = Hello { agent: agent.into(), ..hello(1, 1) };
+            let hello = Hello { agent: agent.into(), ..hello(2, 2) };
             assert_eq!(hello.choose_protocol().unwrap_err().code, RefusalCode::BadRequest);
         }
     }
@@ -270,7 +294,7 @@ mod tests {
         assert_eq!(checked.limits, Limits::ours());
         let useless = Limits { batches_in_flight: 0, ..generous };
         assert!(Welcome { limits: useless, ..welcome() }.checked().is_err());
-        assert!(Welcome { protocol: 2, ..welcome() }.checked().is_err());
+        assert!(Welcome { protocol: 3, ..welcome() }.checked().is_err());
     }
 
     #[test]

@@ -184,6 +184,15 @@ pub trait Message: Serialize + DeserializeOwned {
 
     /// The message's name in PROTOCOL.md.
     fn name(&self) -> &'static str;
+
+    /// Whether the message with that number begins with the versions that its sender speaks, in
+    /// every version alike.
+    #[must_use]
+    fn greets(number: u32) -> bool;
+
+    /// Whether bytes behind the last field are a later version's, and passed over.
+    #[must_use]
+    fn may_grow(&self) -> bool;
 }
 
 impl Message for ClientMessage {
@@ -202,6 +211,14 @@ impl Message for ClientMessage {
             Self::Pair(_) => "Pair",
         }
     }
+
+    fn greets(number: u32) -> bool {
+        matches!(number, 0 | 8)
+    }
+
+    fn may_grow(&self) -> bool {
+        matches!(self, Self::Hello(_))
+    }
 }
 
 impl Message for BoxMessage {
@@ -218,5 +235,13 @@ impl Message for BoxMessage {
             Self::Admin(_) => "Admin",
             Self::Paired(_) => "Paired",
         }
+    }
+
+    fn greets(_number: u32) -> bool {
+        false
+    }
+
+    fn may_grow(&self) -> bool {
+        matches!(self, Self::Welcome(_))
     }
 }

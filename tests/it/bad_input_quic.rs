@@ -5,7 +5,7 @@ use bytes::Bytes;
 use larder::formats::signature::SecretKey;
 use larder::formats::{CacheName, PathInfo, Sha256Hash, StorePathHash, base32};
 use larder::wire::framing::encode;
-use larder::wire::hello::{Hello, ProtocolRange};
+use larder::wire::hello::{Capabilities, Hello, ProtocolRange};
 use larder::wire::message::{
     AdminRequest, BoxMessage, ChunkId, ChunkRef, ClientMessage, InlineChunk, Offer, PushOutcome,
 };
@@ -153,6 +153,7 @@ async fn a_greeting_that_is_none_is_refused() {
         agent: "from the future".to_owned(),
         token: larder.token.clone().into(),
         device_key: [0; 32],
+        capabilities: Capabilities::OURS,
     });
     let finish = encode(&ClientMessage::Finish).unwrap();
     for (bytes, code) in [

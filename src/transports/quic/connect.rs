@@ -19,7 +19,7 @@ use crate::transports::quic::link::{Link, LinkError};
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport;
 use crate::transports::tls::streams;
-use crate::wire::hello::{Hello, ProtocolRange, Welcome};
+use crate::wire::hello::{Capabilities, Hello, ProtocolRange, Welcome};
 use crate::wire::message::{BoxMessage, ClientMessage, Message};
 use crate::wire::{DeviceId, Refusal, TokenText, Violation};
 
@@ -125,6 +125,7 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<Greeted, ConnectE
         agent: options.agent,
         token: token.to_secret_text().into(),
         device_key: *device.public_key().as_bytes(),
+        capabilities: Capabilities::OURS,
     };
     let greeted = timeout(HANDSHAKE_MAX * 2, greet(&reached.link, hello)).await;
     let (welcome, control) = greeted.map_err(|_elapsed| ConnectError::Greeting(None))??;

@@ -10,7 +10,7 @@ use crate::formats::signature::SecretKey;
 use crate::transports::quic::connect::{self, ConnectError};
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
-use crate::wire::hello::{Hello, ProtocolRange, Welcome};
+use crate::wire::hello::{Capabilities, Hello, ProtocolRange, Welcome};
 use crate::wire::message::{BoxMessage, ClientMessage, Message};
 use crate::wire::pairing::{Pair, Paired};
 use crate::wire::{DeviceId, PairingCode, TokenText, Violation};
@@ -53,6 +53,7 @@ pub async fn look(
         agent,
         token: token.into(),
         device_key: *device.public_key().as_bytes(),
+        capabilities: Capabilities::OURS,
     };
     let greeted = timeout(HANDSHAKE_MAX * 2, connect::greet(&reached.link, hello)).await;
     let address = reached.link.remote_address();

@@ -31,7 +31,9 @@ use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError}
 use crate::transports::quic::transport::CloseReason;
 use crate::transports::tls::streams::Streams;
 use crate::wire::framing::FramingError;
-use crate::wire::hello::{CacheAccess, HELLO_BYTES_MAX, Hello, Limits, Signing, Welcome};
+use crate::wire::hello::{
+    CacheAccess, Capabilities, HELLO_BYTES_MAX, Hello, Limits, Signing, Welcome,
+};
 use crate::wire::message::{AdminRequest, AdminResponse, BoxMessage, ClientMessage, Message};
 use crate::wire::missing;
 use crate::wire::pairing::Paired;
@@ -267,6 +269,7 @@ async fn welcome(
         caches: accesses(&shared.parts.caches, caller.as_ref()),
         limits: Limits::ours(),
         http_port: shared.parts.http_port,
+        capabilities: Capabilities::OURS,
     };
     writer.send(&BoxMessage::Welcome(welcome)).await?;
     Ok(caller.map(|caller| (hello, caller)))

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::formats::{CacheName, StorePathHash};
-use crate::wire::hello::{Hello, ProtocolRange};
+use crate::wire::hello::{Capabilities, Hello, ProtocolRange};
 use crate::wire::message::{
     AdminRequest, BoxMessage, ChunkId, ChunkRef, ClientMessage, PushOutcome,
 };
@@ -43,6 +43,7 @@ fn every_message_has_its_number() {
         agent: "test".into(),
         token: "ldr_".to_owned().into(),
         device_key: [0; 32],
+        capabilities: Capabilities::OURS,
     };
     let pair = Pair {
         protocols: ProtocolRange::OURS,
@@ -178,5 +179,34 @@ proptest! {
         let place = place.index(bytes.len());
         bytes[place] = value;
         let _any_answer = decode_all::<ClientMessage>(&[&bytes]);
+    }
+}
+
+#[test]
+fn a_greeting_may_say_more_than_we_know() {
+    let hello = ClientMessage::Hello(Hello {
+        protocols: ProtocolRange { lowest: 2, highest: 7 },
+        agent: "from next year".into(),
+        token: String::new().into(),
+        device_key: [0; 32],
+        capabilities: Capabilities::OURS,
+    });
+    let mut body = postcard::to_stdvec(&hello).unwrap();
+    body.extend_from_slice(b"what nobody knows yet");
+    let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
+    decoder.feed(&framed(&body));
+    assert_eq!(decoder.next_message::<ClientMessage>().unwrap(), Some(hello));
+}
+
+#[test]
+fn who_greets_in_another_version_is_told_so_whatever_follows() {
+    for number in [0_u32, 8] {
+        let head = (number, ProtocolRange { lowest: 1, highest: 1 }, "larder 0.0.1");
+        let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
+        decoder.feed(&framed(&postcard::to_stdvec(&head).unwrap()));
+        let error = decoder.next_message::<ClientMessage>().unwrap_err();
+        let refusal = Refusal::from(error);
+        assert_eq!(refusal.code, RefusalCode::UnsupportedVersion, "{refusal}");
+        assert!(refusal.sentence.contains("update the older one"), "{refusal}");
     }
 }
