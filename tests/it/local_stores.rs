@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 
 use larder::formats::StorePath;
@@ -17,6 +18,7 @@ use crate::fixture::larder::TestBox;
 use crate::fixture::nix::{Graph, NixStore, SecondStore};
 use crate::fixture::served::{assert_served, narinfo};
 use crate::fixture::user::{NixDaemon, OrdinaryUser, open_to_all};
+use crate::resume::wait_for_a_part;
 
 /// A path with a content address.
 fn add_file(nix: &NixStore, seed: &str) -> StorePath {
@@ -163,7 +165,19 @@ fn an_ordinary_user_sees_what_stands_in_the_log_of_the_database_alone() {
     let variables = [("NIX_REMOTE", &*local)];
     assert_end(&user.push(&larder, &graph.top.to_absolute(), &variables), 0, &["stored 5,"]);
     assert_end(&user.push(&larder, &never, &variables), 3, &[&never, "missing on disk"]);
+
+    // As after a crash: the log is there, and nobody who has its index in hand.
+    let crashed = second.root().join("crashed");
+    fs::create_dir_all(crashed.join("db")).unwrap();
+    for entry in fs::read_dir(second.root().join("nix/var/nix/db")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), crashed.join("db").join(entry.file_name())).unwrap();
+    }
     drop(work);
+    let crashed = format!("{local}&state={}", crashed.display());
+    let variables = [("NIX_REMOTE", &*crashed)];
+    assert_end(&user.push(&larder, &never, &variables), 3, &[&never, "missing on disk"]);
+    assert_end(&user.push(&larder, &graph.top.to_absolute(), &variables), 0, &["known 5"]);
 }
 
 #[test]
@@ -209,5 +223,28 @@ fn a_path_that_vanished_is_named_and_the_rest_goes_on() {
     assert_end(&push, 7, &[&leaf.to_absolute(), "No such file", "stored 5,", "failed 1"]);
     assert_eq!(narinfo(&larder, "main", leaf), None);
     assert_eq!(narinfo(&larder, "main", &torn.top), None);
+    assert_served(&larder, &nix, &sound.top);
+}
+
+#[test]
+fn a_file_that_vanishes_while_its_path_is_read_is_named_and_the_rest_goes_on() {
+    let nix = NixStore::new();
+    let script = "mkdir $out; head -c 300M /dev/urandom > $out/data; echo x > $out/last";
+    let (torn, sound) = (nix.build_script("vanishing", script), nix.build_graph("staying"));
+    let larder = TestBox::start();
+    let tops = [&torn, &sound.top].map(StorePath::to_absolute);
+    let mut push = larder.command(["push", "main", &tops[0], &tops[1]]);
+    let push = push.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut push = push.spawn().unwrap();
+
+    // What is on its way is bounded, so the end has not been read when the beginning arrives.
+    wait_for_a_part(&larder, &mut push);
+    let last = Path::new(&tops[0]).join("last");
+    fs::set_permissions(&tops[0], fs::Permissions::from_mode(0o755)).unwrap();
+    fs::remove_file(&last).unwrap();
+
+    let output = push.wait_with_output().unwrap();
+    assert_end(&output, 7, &[&tops[0], last.to_str().unwrap(), "stored 5,", "failed 1"]);
+    assert_eq!(narinfo(&larder, "main", &torn), None);
     assert_served(&larder, &nix, &sound.top);
 }

@@ -21,7 +21,7 @@ fn pack_bytes(larder: &TestBox) -> u64 {
 }
 
 /// Waits until a good part of the push has arrived, and not all of it.
-fn wait_for_a_part(larder: &TestBox, push: &mut Child) {
+pub(crate) fn wait_for_a_part(larder: &TestBox, push: &mut Child) {
     let started = Instant::now();
     while pack_bytes(larder) < ARRIVED_BYTES {
         assert!(push.try_wait().unwrap().is_none(), "the push ended early");

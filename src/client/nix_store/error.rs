@@ -21,7 +21,7 @@ pub enum NixStoreError {
     )]
     Remote(String),
     /// The store keeps its paths elsewhere.
-    #[error("Nix's store directory is {}; larder is for {STORE_DIR}", .0.display())]
+    #[error("Nix's store directory is {}; larder is for {STORE_DIR}", shown(.0))]
     StoreDir(PathBuf),
     /// The database is not there or may not be read.
     #[error("cannot open Nix's database {}", path.display())]

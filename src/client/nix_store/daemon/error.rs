@@ -51,3 +51,25 @@ pub enum DaemonError {
     #[error("it says: {0}")]
     Said(String),
 }
+
+impl DaemonError {
+    /// What a failure to read or write means.
+    pub(super) fn of_io(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset => Self::Closed,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Socket(error),
+        }
+    }
+
+    /// What a failure to connect means: a socket that lets nobody in for too long says that it
+    /// would block.
+    pub(super) fn of_connect(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Connect(error),
+        }
+    }
+}

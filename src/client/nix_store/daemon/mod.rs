@@ -51,7 +51,7 @@ impl Daemon {
     /// [`NixStoreError::Daemon`].
     pub(super) fn connect(socket: &Path) -> Result<Self, NixStoreError> {
         let failed = |source| NixStoreError::Daemon { socket: socket.to_owned(), source };
-        let stream = connect(socket).map_err(|error| failed(DaemonError::Connect(error)))?;
+        let stream = connect(socket).map_err(|error| failed(DaemonError::of_connect(error)))?;
         let line = Line::greet(stream).map_err(failed)?;
         Ok(Self { socket: socket.to_owned(), line: RefCell::new(line) })
     }

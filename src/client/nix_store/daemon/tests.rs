@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// The greeting of a daemon of the given minor version, up to its last word.
@@ -177,4 +179,25 @@ fn messages_without_end_end() {
     }
     let error = greeted(flood).is_valid(&path()).unwrap_err();
     assert!(matches!(error, DaemonError::Malformed("flood of messages")));
+}
+
+#[test]
+fn silence_is_told_from_a_hang_up() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    assert!(matches!(Line::greet(ours).unwrap_err(), DaemonError::Silent));
+    drop(theirs);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(theirs);
+    assert!(matches!(Line::greet(ours).unwrap_err(), DaemonError::Unwelcome));
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_an_error(garbage in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut says = greeting(38);
+        says.extend(&garbage);
+        prop_assert!(greet(says).unwrap().path_info(&path()).is_err());
+        let _refused = greet(garbage);
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Source: `src/libutil/serialise.cc` (Nix 2.34; the same in 2.8).
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use crate::client::nix_store::daemon::DaemonError;
 
@@ -85,19 +85,6 @@ pub(super) fn length(from: &mut impl Read, max: usize) -> Result<u64, DaemonErro
         Ok(length)
     } else {
         Err(DaemonError::TooLong { length, max })
-    }
-}
-
-impl DaemonError {
-    /// What a failure to read or write means.
-    pub(super) fn of_io(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset => Self::Closed,
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
-            _ => Self::Socket(error),
-        }
     }
 }
 
