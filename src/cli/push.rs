@@ -5,6 +5,7 @@ mod arguments;
 use std::env;
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -15,8 +16,9 @@ use crate::cli::context::Context;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Output, Progress, bytes};
 use crate::client::nix_store::{Location, NixStore};
-use crate::client::push::{Push, PushEvent, PushOptions, PushReport, Tell};
+use crate::client::push::{Attachments, Push, PushEvent, PushOptions, PushReport, Tell};
 use crate::formats::PathInfo;
+use crate::formats::realisation::Realisation;
 
 /// Large paths at a time where nobody says: more would only take memory.
 const JOBS_MAX: u32 = 8;
@@ -30,18 +32,29 @@ pub(super) async fn run(context: &Context, args: PushArgs) -> anyhow::Result<Exi
         jobs,
         compression_level,
         omit_deriver,
+        no_logs,
         no_closure,
         sign_known,
         dry_run,
     } = args;
     let signing_keys = context.signing_keys()?;
     let (store, output) = (location.clone(), context.output.clone());
-    let closure = spawn_blocking(move || closure(store, paths, no_closure, &output))
-        .await
-        .context("reading the local store failed; this is a defect of larder")??;
+    let (closure, realisations) =
+        spawn_blocking(move || closure(store, paths, no_closure, &output))
+            .await
+            .context("reading the local store failed; this is a defect of larder")??;
     let jobs = jobs.unwrap_or_else(jobs_default);
-    let options =
-        PushOptions { cache, jobs, compression_level, omit_deriver, signing_keys, sign_known };
+    let logs = (!no_logs).then(|| location.clone());
+    let attachments = Arc::new(Attachments::new(logs, realisations));
+    let options = PushOptions {
+        cache,
+        jobs,
+        compression_level,
+        omit_deriver,
+        signing_keys,
+        sign_known,
+        attachments,
+    };
     let bar = context.output.bar();
     let tell = Tell::to(draw(context.output.clone(), bar.clone()));
     let push = Push::begin(connector, location, closure, options, tell).await?;
@@ -57,18 +70,23 @@ pub(super) async fn run(context: &Context, args: PushArgs) -> anyhow::Result<Exi
     show_report(context, &report)
 }
 
-/// The facts of all paths that are meant, references first. Blocking.
+/// The facts of all paths that are meant, references first, and their realisations. Blocking.
 fn closure(
     location: Location,
     arguments: Vec<PathBuf>,
     no_closure: bool,
     output: &Output,
-) -> anyhow::Result<Vec<PathInfo>> {
+) -> anyhow::Result<(Vec<PathInfo>, Vec<Realisation>)> {
     let arguments = arguments::read(arguments)?;
     let here = env::current_dir().context("cannot tell the current folder")?;
     let store = NixStore::open(location)?;
     let roots = arguments::resolve(&store, &arguments, &here, output)?;
-    Ok(if no_closure { store.path_infos(&roots)? } else { store.closure(&roots)? })
+    let closure = if no_closure { store.path_infos(&roots)? } else { store.closure(&roots)? };
+    let mut realisations = Vec::new();
+    for info in &closure {
+        realisations.extend(store.realisations(&info.store_path)?);
+    }
+    Ok((closure, realisations))
 }
 
 /// Twice the processors: some read while others compress.
@@ -83,6 +101,10 @@ fn draw(output: Output, bar: Progress) -> impl Fn(PushEvent) + Send + Sync + 'st
         PushEvent::Read { bytes } => bar.advance(bytes),
         PushEvent::Unread { bytes } => bar.retreat(bytes),
         PushEvent::Finished { path } => bar.message(path.name()),
+        PushEvent::LeftBehind { what, why } => {
+            let line = format!("{what} was not sent along: {why}");
+            if bar.is_drawn() { bar.line(&line) } else { output.note(&line) }
+        }
         PushEvent::Reconnecting { attempt, pause, why } => {
             let seconds = pause.as_secs_f32();
             let line = format!("{why}; try {attempt} in {seconds:.1} s");

@@ -42,6 +42,14 @@ pub const FRAME_BYTES_MAX: usize = 258 << 10;
 
 /// Longest message on a stream. Held whole while it is read.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Largest zstd frame of an attachment: it travels in one message.
+pub const ATTACHMENT_FRAME_BYTES_MAX: usize = 1_000_000;
+/// Largest window of such a frame, as the power of two: what a reader needs to decompress it.
+pub const ATTACHMENT_WINDOW_LOG_MAX: u32 = 20;
+/// Largest build log.
+pub const BUILD_LOG_BYTES_MAX: u32 = 64 << 20;
+/// Largest realisation, as JSON.
+pub const REALISATION_BYTES_MAX: u32 = 64 << 10;
 /// Longest NAR that travels inside its push message (as frames).
 pub const INLINE_NAR_BYTES_MAX: u64 = 128 << 10;
 /// Store path hashes in one "missing?" question: 640 KiB of message.

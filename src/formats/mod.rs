@@ -3,6 +3,7 @@
 //! Text is parsed once, here; what comes out is a type that has been checked, and nothing
 //! downstream looks at the text again.
 
+pub mod attachment;
 pub mod base32;
 pub mod box_name;
 pub mod cache_info;
@@ -15,9 +16,11 @@ pub mod limits;
 pub mod nar;
 pub mod narinfo;
 pub mod path_info;
+pub mod realisation;
 pub mod signature;
 pub mod store_path;
 
+pub use attachment::AttachmentName;
 pub use box_name::BoxName;
 pub use cache_name::CacheName;
 pub use compression::Compression;

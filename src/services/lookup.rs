@@ -1,5 +1,7 @@
 //! Answers to readers: narinfos, NARs and listings of what is visible where they ask.
 
+mod attachments;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -19,17 +19,19 @@ pub enum RequestKind {
     NarInfo,
     Nar,
     Listing,
+    Attachment,
     Admin,
     Health,
     Other,
 }
 
 impl RequestKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CacheInfo,
         Self::NarInfo,
         Self::Nar,
         Self::Listing,
+        Self::Attachment,
         Self::Admin,
         Self::Health,
         Self::Other,
@@ -88,7 +90,7 @@ struct PushLabels {
 pub struct Metrics {
     registry: Registry,
     /// By kind and class, in the order of their `ALL`, so that counting is one addition.
-    requests: [[Counter; 4]; 7],
+    requests: [[Counter; 4]; 8],
     pushes: Family<PushLabels, Counter>,
     /// Narinfos that were asked for and are here.
     pub narinfo_hits: Counter,

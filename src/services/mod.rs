@@ -34,8 +34,8 @@ use crate::store::Store;
 use crate::wire::DeviceId;
 
 pub use crate::store::{
-    Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, Right, SigningMode,
-    StoreError, StoreStats, Token, TokenId, UnixSeconds,
+    Attachment, Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, Right,
+    SigningMode, StoreError, StoreStats, Token, TokenId, UnixSeconds,
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
@@ -48,7 +48,7 @@ pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
 pub use pairing::{CreateCodeError, Pairing};
-pub use publish::{Begun, PublishError, Publisher, Upload};
+pub use publish::{AttachError, Begun, PublishError, Publisher, Upload};
 pub use push_log::{LoggedPush, PushLog};
 pub use status::{Status, StatusReport};
 pub use tokens::{CreateTokenError, RevokeTokenError, TokenRequest, Tokens};

@@ -1,5 +1,6 @@
 //! Taking pushes: rights and signatures first, then bytes, then the commit.
 
+mod attach;
 mod refusal;
 mod upload;
 
@@ -23,6 +24,7 @@ use crate::store::{
 };
 use crate::wire::message::{Offer, PushOutcome};
 
+pub use attach::AttachError;
 pub use upload::Upload;
 
 /// Why a push was not taken. As a [`Refusal`](crate::wire::Refusal) it is what the client hears.
@@ -59,6 +61,9 @@ pub enum PublishError {
     /// The NAR was not taken in.
     #[error("the NAR was not taken in")]
     Ingest(#[from] IngestError),
+    /// An attachment cannot be taken.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),

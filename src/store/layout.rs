@@ -17,7 +17,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::store::error::StoreError;
 
 /// The version of the data folder that this program writes.
-pub(in crate::store) const FORMAT_VERSION: u32 = 2;
+pub(in crate::store) const FORMAT_VERSION: u32 = 3;
+/// The oldest one that is brought up to it. Packs of 2 have no attachments; nothing else differs.
+const FORMAT_VERSION_MIN: u32 = 2;
 
 const VERSION_PREFIX: &str = "larder data folder ";
 const VERSION_BYTES_MAX: u64 = 64;
@@ -136,7 +138,7 @@ fn lock(root: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// `None` if the folder has no `VERSION` yet.
+/// `None` if the folder has no `VERSION` yet; an older one is brought up to ours.
 fn read_version(root: &Path) -> Result<Option<()>, StoreError> {
     let path = root.join("VERSION");
     let Some(text) = read_small(&path, VERSION_BYTES_MAX)? else { return Ok(None) };
@@ -145,6 +147,11 @@ fn read_version(root: &Path) -> Result<Option<()>, StoreError> {
         .and_then(|text| text.strip_prefix(VERSION_PREFIX)?.strip_suffix('\n')?.parse().ok());
     match found {
         Some(FORMAT_VERSION) => Ok(Some(())),
+        Some(found) if (FORMAT_VERSION_MIN..FORMAT_VERSION).contains(&found) => {
+            // Before anything is written that an older program would take for damage.
+            make_folder(&root.join("tmp"))?;
+            write_version(root).map(Some)
+        }
         Some(found) if found > FORMAT_VERSION => {
             Err(StoreError::NewerFormat { found, ours: FORMAT_VERSION })
         }
@@ -192,8 +199,12 @@ fn make(root: &Path) -> Result<[u8; SEED_LEN_BYTES], StoreError> {
             seed
         }
     };
-    write_whole(root, "VERSION", format!("{VERSION_PREFIX}{FORMAT_VERSION}\n").as_bytes())?;
+    write_version(root)?;
     Ok(seed)
+}
+
+fn write_version(root: &Path) -> Result<(), StoreError> {
+    write_whole(root, "VERSION", format!("{VERSION_PREFIX}{FORMAT_VERSION}\n").as_bytes())
 }
 
 /// Writes a file of 0600 that is there whole or not at all: beside its place, synced, renamed,

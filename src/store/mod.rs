@@ -6,6 +6,7 @@
 //! describes the folder byte by byte.
 
 mod assemble;
+mod attachment;
 mod check;
 mod claims;
 mod commit;
@@ -37,9 +38,10 @@ use bytes::Bytes;
 use tracing::warn;
 
 use crate::formats::signature::{PublicKey, Signature};
-use crate::formats::{Sha256Hash, StorePathHash};
+use crate::formats::{AttachmentName, Sha256Hash, StorePathHash};
 
 pub use assemble::NarStream;
+pub use attachment::Attachment;
 pub use check::{CheckProgress, CheckReport};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
@@ -56,7 +58,7 @@ pub use stats::StoreStats;
 
 use assemble::Form;
 use index::sight::Sight;
-use index::{caches, log, nars, paths, tokens, uploads};
+use index::{attachments, caches, log, nars, paths, tokens, uploads};
 use shared::Inner;
 
 /// Seconds since 1970.
@@ -400,6 +402,38 @@ impl Store {
         signatures: Vec<Signature>,
     ) -> Result<usize, StoreError> {
         self.0.writer.run(move |group| commit::signatures(group, cache, path, &signatures)).await
+    }
+
+    /// Keeps an attachment of a cache; returns when that is durable. False if there is one of that
+    /// name, which stays unless its record is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchCache`], [`StoreError::CommitFailed`] and the like.
+    pub async fn attach(
+        &self,
+        cache: CacheId,
+        name: AttachmentName,
+        contents: Attachment,
+    ) -> Result<bool, StoreError> {
+        self.0.writer.run(move |group| attachment::commit(group, cache, name, contents)).await
+    }
+
+    /// An attachment of a cache; `None` also where its record is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`].
+    pub async fn attachment(
+        &self,
+        cache: CacheId,
+        name: AttachmentName,
+    ) -> Result<Option<Attachment>, StoreError> {
+        let find = move |connection: &_| attachments::find(connection, cache, &name);
+        let Some(at) = self.0.readers.run(find).await? else { return Ok(None) };
+        let inner = Arc::clone(&self.0);
+        let read = move || attachment::read(&inner.shared.packs, at);
+        Ok(tokio::task::spawn_blocking(read).await?)
     }
 
     /// Reads a stored NAR as its zstd file: `length` bytes from `offset` of the file.

@@ -19,7 +19,9 @@ use crate::store::index::nars::NewNar;
 use crate::store::index::numbers::ChunkNumber;
 use crate::store::index::paths::{NewPath, Pusher};
 use crate::store::index::tokens::TokenId;
-use crate::store::index::{cache_chunks, caches, damage, meta, nars, numbers, paths, visibility};
+use crate::store::index::{
+    attachments, cache_chunks, caches, damage, meta, nars, numbers, paths, visibility,
+};
 use crate::store::pack::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::store::pack::scan::Found;
 use crate::store::pack::{Kind, Location, Position, payload};
@@ -113,6 +115,10 @@ impl<'a> Replay<'a> {
             },
             Kind::Signatures => match payload::decode::<payload::Signatures>(bytes) {
                 Ok(signatures) => return self.signatures(&signatures),
+                Err(_payload) => {}
+            },
+            Kind::Attachment => match payload::decode::<payload::Attachment>(bytes) {
+                Ok(attachment) => return self.attachment(&attachment, at),
                 Err(_payload) => {}
             },
             Kind::Delete => match payload::decode::<payload::Delete>(bytes) {
@@ -309,6 +315,11 @@ impl<'a> Replay<'a> {
             }
         }
         paths::set_signatures(self.connection, cache, record.path, &all)
+    }
+
+    fn attachment(&mut self, record: &payload::Attachment, at: Location) -> Result<(), StoreError> {
+        let cache = self.cache_of(record.cache)?;
+        attachments::put(self.connection, cache, &record.name, at)
     }
 
     fn delete(&mut self, record: &payload::Delete) -> Result<(), StoreError> {

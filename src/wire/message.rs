@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::{CacheName, PathInfo, StorePathHash};
+use crate::formats::{AttachmentName, CacheName, PathInfo, StorePathHash};
 use crate::wire::blob;
 use crate::wire::hello::{Hello, Welcome};
 use crate::wire::pairing::{Pair, Paired};
@@ -143,6 +143,16 @@ pub enum ClientMessage {
     Admin(AdminRequest),
     /// 8: first on the control stream, in the place of Hello: a code for a token.
     Pair(Pair),
+    /// 9: a build log or a realisation; where both sides have the capability.
+    Attach {
+        /// Where it goes.
+        cache: CacheName,
+        /// What it is.
+        name: AttachmentName,
+        /// Its contents as one zstd frame, at most `ATTACHMENT_FRAME_BYTES_MAX`.
+        #[serde(with = "blob")]
+        frame: Bytes,
+    },
 }
 
 /// What a box says to a client.
@@ -175,6 +185,11 @@ pub enum BoxMessage {
     Admin(AdminResponse),
     /// 7: answers Pair.
     Paired(Paired),
+    /// 8: answers Attach: it is durable.
+    Attached {
+        /// Whether there was none of that name; else the first was kept.
+        is_new: bool,
+    },
 }
 
 /// A set of messages that one side may send.
@@ -196,7 +211,7 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for ClientMessage {
-    const NUMBERS: u32 = 9;
+    const NUMBERS: u32 = 10;
 
     fn name(&self) -> &'static str {
         match self {
@@ -209,6 +224,7 @@ impl Message for ClientMessage {
             Self::Abort { .. } => "Abort",
             Self::Admin(_) => "Admin",
             Self::Pair(_) => "Pair",
+            Self::Attach { .. } => "Attach",
         }
     }
 
@@ -222,7 +238,7 @@ impl Message for ClientMessage {
 }
 
 impl Message for BoxMessage {
-    const NUMBERS: u32 = 8;
+    const NUMBERS: u32 = 9;
 
     fn name(&self) -> &'static str {
         match self {
@@ -234,6 +250,7 @@ impl Message for BoxMessage {
             Self::Done(_) => "Done",
             Self::Admin(_) => "Admin",
             Self::Paired(_) => "Paired",
+            Self::Attached { .. } => "Attached",
         }
     }
 

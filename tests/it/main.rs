@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod access_table;
+mod attachments;
 mod bad_input_quic;
 mod caches;
 mod cli;

@@ -124,6 +124,9 @@ pub(in crate::cli) struct PushArgs {
     /// Leave out which derivation built a path
     #[arg(long)]
     pub(in crate::cli) omit_deriver: bool,
+    /// Leave out the logs of the builds
+    #[arg(long)]
+    pub(in crate::cli) no_logs: bool,
     /// Push these paths alone, without what they refer to
     #[arg(long)]
     pub(in crate::cli) no_closure: bool,

@@ -1,5 +1,6 @@
 //! Nix's own database, read without Nix's help.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use crate::client::nix_store::error::NixStoreError;
 use crate::client::nix_store::facts::Facts;
 use crate::client::nix_store::location::Location;
+use crate::formats::realisation::{DrvOutput, Realisation};
 use crate::formats::{PathInfo, StorePath};
 
 /// The version of the database that Nix has used since 2.0 (`nixSchemaVersion` in
@@ -24,6 +26,17 @@ const FACTS: &str = "SELECT id, hash, narSize, deriver, sigs, ca FROM ValidPaths
 const REFERENCES: &str = "SELECT ValidPaths.path FROM Refs \
                           JOIN ValidPaths ON ValidPaths.id = Refs.reference \
                           WHERE Refs.referrer = ?1";
+
+/// Source: `ca-specific-schema.sql` and `queryRealisation` in `src/libstore/local-store.cc` (Nix 2.8).
+const HAS_REALISATIONS: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'Realisations'";
+const REALISATIONS: &str = "SELECT Realisations.id, drvPath || '!' || outputName, signatures \
+                            FROM Realisations \
+                            JOIN ValidPaths ON ValidPaths.id = Realisations.outputPath \
+                            WHERE ValidPaths.path = ?1";
+const DEPENDENT: &str = "SELECT drvPath || '!' || outputName, path FROM RealisationsRefs \
+                         JOIN Realisations ON Realisations.id = realisationReference \
+                         JOIN ValidPaths ON ValidPaths.id = Realisations.outputPath \
+                         WHERE RealisationsRefs.referrer = ?1";
 
 /// The database, opened for reading.
 #[derive(Debug)]
@@ -87,6 +100,45 @@ impl Database {
         let references = references.query_map([id], |row| row.get(0))?;
         facts.references = references.collect::<Result<_, _>>()?;
         facts.into_info(path).map(Some)
+    }
+
+    /// The realisations of outputs that became this path. A database without content-addressed
+    /// derivations has no table of them.
+    pub(super) fn realisations(&self, path: &StorePath) -> Result<Vec<Realisation>, NixStoreError> {
+        if !self.0.prepare_cached(HAS_REALISATIONS)?.exists(())? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.0.prepare_cached(REALISATIONS)?;
+        let mut rows = statement.query([path.to_absolute()])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (number, text): (i64, String) = (row.get(0)?, row.get(1)?);
+            let signatures: Option<String> = row.get(2)?;
+            let signatures = signatures.unwrap_or_default();
+            // What Nix wrote and we cannot read, a newer one may; here it is nothing.
+            let Ok(id) = text.parse() else { continue };
+            found.push(Realisation {
+                id,
+                out_path: path.clone(),
+                signatures: signatures.split(' ').filter_map(|text| text.parse().ok()).collect(),
+                dependent: self.dependent(number)?,
+            });
+        }
+        Ok(found)
+    }
+
+    fn dependent(&self, number: i64) -> Result<BTreeMap<DrvOutput, StorePath>, NixStoreError> {
+        let mut statement = self.0.prepare_cached(DEPENDENT)?;
+        let pairs = statement
+            .query_map([number], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let mut dependent = BTreeMap::new();
+        for pair in pairs {
+            let (id, path) = pair?;
+            if let (Ok(id), Ok(path)) = (id.parse(), StorePath::from_absolute(&path)) {
+                dependent.insert(id, path);
+            }
+        }
+        Ok(dependent)
     }
 
     /// Whether the database takes the path for valid.

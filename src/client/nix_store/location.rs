@@ -11,6 +11,9 @@ use crate::formats::store_path::STORE_DIR;
 /// Where Nix keeps its state unless told otherwise.
 const STATE_DIR: &str = "/nix/var/nix";
 
+/// Where Nix keeps build logs unless told otherwise.
+const LOG_DIR: &str = "/nix/var/log/nix";
+
 /// Where the Nix daemon listens, below the folder of Nix's state.
 const SOCKET: &str = "daemon-socket/socket";
 
@@ -21,6 +24,8 @@ pub struct Location {
     state: PathBuf,
     /// The folder that holds what is called [`STORE_DIR`] inside the store.
     real: PathBuf,
+    /// The folder that holds `drvs/`.
+    logs: PathBuf,
     access: Access,
 }
 
@@ -48,6 +53,7 @@ impl Location {
     /// - `NIX_STORE_DIR` (`NIX_STORE` if that is unset) must be [`STORE_DIR`] where it is set.
     /// - `NIX_STATE_DIR` replaces `/nix/var/nix`, and `NIX_DAEMON_SOCKET_PATH` the socket
     ///   `daemon-socket/socket` in it.
+    /// - `NIX_LOG_DIR` replaces `/nix/var/log/nix`, except below a `root`.
     /// - `NIX_REMOTE` is empty or `auto`: the machine's store, by its database, or by the daemon
     ///   where that cannot be read. `local`: the database alone. `daemon` or `unix://`: as `auto`,
     ///   but the daemon alone where `NIX_DAEMON_SOCKET_PATH` says which. `unix:///SOCKET`: that
@@ -89,7 +95,9 @@ impl Location {
             (Kind::Auto, Some(socket)) => Access::Either(socket),
             (Kind::Auto | Kind::Daemon, None) => Access::Either(state.join(SOCKET)),
         };
-        Ok(Self { state, real, access })
+        let logs = below_root("nix/var/log/nix").or_else(|| folder("NIX_LOG_DIR"));
+        let logs = logs.unwrap_or_else(|| PathBuf::from(LOG_DIR));
+        Ok(Self { state, real, logs, access })
     }
 
     /// Where the Nix daemon would listen; `None` for a store without one.
@@ -113,6 +121,11 @@ impl Location {
     #[must_use]
     pub fn folder(&self, path: &StorePath) -> PathBuf {
         self.real.join(path.base_name())
+    }
+
+    /// The folder of the build logs.
+    pub(super) fn logs(&self) -> &Path {
+        &self.logs
     }
 
     /// The folder that holds all store paths.
@@ -208,7 +221,9 @@ mod tests {
     }
 
     fn at(state: &str, real: &str, access: Access) -> Result<Location, String> {
-        Ok(Location { state: state.into(), real: real.into(), access })
+        let root = real.strip_suffix("/nix/store").unwrap_or_default();
+        let logs = format!("{root}{LOG_DIR}").into();
+        Ok(Location { state: state.into(), real: real.into(), logs, access })
     }
 
     fn either(socket: &str) -> Access {

@@ -4,6 +4,7 @@
 //! Everything blocks; call it on a thread that may. A [`NixStore`] may move between threads but
 //! serves one at a time; [`dump`](fn@dump) needs only a folder, so any number of threads may dump.
 
+mod build_log;
 mod closure;
 mod daemon;
 mod database;
@@ -14,6 +15,7 @@ mod location;
 mod resolve;
 mod shown;
 
+pub use build_log::build_log;
 pub use daemon::DaemonError;
 pub use dump::dump;
 pub use error::NixStoreError;
@@ -27,6 +29,7 @@ use tracing::debug;
 use crate::client::nix_store::daemon::Daemon;
 use crate::client::nix_store::database::Database;
 use crate::client::nix_store::location::Access;
+use crate::formats::realisation::Realisation;
 use crate::formats::{PathInfo, StorePath};
 
 /// The machine's Nix store, opened for reading.
@@ -88,6 +91,19 @@ impl NixStore {
         match &self.source {
             Source::Database(database) => database.path_info(path),
             Source::Daemon(daemon) => daemon.path_info(path),
+        }
+    }
+
+    /// The realisations of outputs that became this path, where Nix's database has any: by
+    /// content-addressed derivations. The daemon is not asked.
+    ///
+    /// # Errors
+    ///
+    /// [`NixStoreError::Query`].
+    pub fn realisations(&self, path: &StorePath) -> Result<Vec<Realisation>, NixStoreError> {
+        match &self.source {
+            Source::Database(database) => database.realisations(path),
+            Source::Daemon(_) => Ok(Vec::new()),
         }
     }
 

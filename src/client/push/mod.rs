@@ -1,5 +1,6 @@
 //! Pushes: what a box lacks of a closure travels, references before what refers to them.
 
+mod attachments;
 mod chunks;
 mod nar;
 mod plan;
@@ -7,6 +8,7 @@ mod progress;
 mod send;
 mod signer;
 
+pub use attachments::Attachments;
 pub use progress::{FailedPath, HiddenPath, PushEvent, PushReport, Tell};
 pub use send::{Push, PushError, PushOptions};
 

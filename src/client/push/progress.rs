@@ -26,6 +26,13 @@ pub enum PushEvent {
         /// Which.
         path: StorePath,
     },
+    /// A build log or a realisation stayed here; the path that it belongs to goes all the same.
+    LeftBehind {
+        /// Its name.
+        what: String,
+        /// Why, on one line.
+        why: String,
+    },
     /// The connection broke and is made anew.
     Reconnecting {
         /// Counts from 1, and from 1 again after some progress.

@@ -12,6 +12,7 @@ use tracing::info;
 
 use crate::client::box_client::{Connector, ReachError};
 use crate::client::nix_store::Location;
+use crate::client::push::attachments::Attachments;
 use crate::client::push::chunks::{Compressors, Expected, NarChunks, ReadBytes};
 use crate::client::push::one_line;
 use crate::client::push::plan::{Fate, Schedule, still_hidden};
@@ -53,6 +54,8 @@ pub struct PushOptions {
     pub signing_keys: SigningKeys,
     /// Offer also what the box has, so that it gets this machine's signature.
     pub sign_known: bool,
+    /// What goes along with the paths.
+    pub attachments: Arc<Attachments>,
 }
 
 /// Why a push did not begin, or ended early.
@@ -393,6 +396,9 @@ async fn push_one(
     if let Some(signer) = &shared.signer {
         signer.sign(shared.store.folder(&info.store_path), &mut info).await?;
     }
+    let PushOptions { cache, attachments, .. } = &shared.options;
+    let key = shared.signer.as_ref().map(Signer::key);
+    attachments.send(connection, cache, &info, key, &shared.tell).await?;
     let signature = shared.device_key.sign(info.fingerprint().as_bytes());
     let nar_size = info.nar_size;
     let root = shared.store.folder(&info.store_path);

@@ -29,6 +29,10 @@ impl Signer {
         Self { key, readers: Arc::new(Semaphore::new(processors)) }
     }
 
+    pub(super) fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
     /// Adds the key's signature to a path whose files are at `root`.
     pub(super) async fn sign(
         &self,

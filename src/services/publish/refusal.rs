@@ -3,7 +3,7 @@
 use tracing::error;
 
 use crate::services::chain::Chain;
-use crate::services::publish::PublishError;
+use crate::services::publish::{AttachError, PublishError};
 use crate::store::{IngestError, StoreError};
 use crate::wire::{Refusal, RefusalCode};
 
@@ -17,6 +17,7 @@ impl From<PublishError> for Refusal {
             | PublishError::FramesMissing
             | PublishError::FramesUnasked => RefusalCode::BadRequest,
             PublishError::BadSignature | PublishError::Unsigned(_) => RefusalCode::BadSignature,
+            PublishError::Attach(error) => of_attach(error),
             PublishError::ShuttingDown => RefusalCode::ShuttingDown,
             PublishError::Ingest(IngestError::Store(cause)) | PublishError::Store(cause) => {
                 return of_store(cause);
@@ -26,6 +27,15 @@ impl From<PublishError> for Refusal {
             }
         };
         Self::new(code, error.to_string())
+    }
+}
+
+fn of_attach(error: &AttachError) -> RefusalCode {
+    match error {
+        AttachError::TooLarge { .. } => RefusalCode::TooLarge,
+        AttachError::Frame { .. } => RefusalCode::BadFrame,
+        AttachError::Unsigned(_) => RefusalCode::BadSignature,
+        AttachError::Name | AttachError::Realisation(_) => RefusalCode::BadRequest,
     }
 }
 

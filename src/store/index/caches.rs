@@ -246,6 +246,7 @@ pub(in crate::store) fn delete(connection: &Connection, id: CacheId) -> Result<(
     for sql in [
         "DELETE FROM waiting WHERE cache = ?",
         "DELETE FROM paths WHERE cache = ?",
+        "DELETE FROM attachments WHERE cache = ?",
         "DELETE FROM caches WHERE id = ?",
     ] {
         connection.prepare_cached(sql)?.execute([id.0])?;

@@ -1,5 +1,6 @@
 //! The SQLite index: a cache of the packs, and the home of secret keys and tokens.
 
+pub(in crate::store) mod attachments;
 pub(in crate::store) mod cache_chunks;
 pub(in crate::store) mod caches;
 pub(in crate::store) mod chunks;

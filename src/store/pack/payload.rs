@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::formats::signature::Signature;
-use crate::formats::{CacheName, PathInfo, Sha256Hash, StorePathHash};
+use crate::formats::{AttachmentName, CacheName, PathInfo, Sha256Hash, StorePathHash};
 use crate::store::UnixSeconds;
 use crate::store::pack::PackError;
 
@@ -92,6 +92,17 @@ pub(in crate::store) enum Delete {
         /// The cache.
         uuid: [u8; 16],
     },
+}
+
+/// What belongs to paths of a cache without being part of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store) struct Attachment {
+    pub(in crate::store) cache: [u8; 16],
+    pub(in crate::store) name: AttachmentName,
+    /// Bytes of the contents.
+    pub(in crate::store) raw_len: u32,
+    /// The contents as one zstd frame.
+    pub(in crate::store) zstd: Vec<u8>,
 }
 
 /// Writes a payload.

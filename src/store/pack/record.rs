@@ -35,6 +35,8 @@ pub(in crate::store) enum Kind {
     Signatures,
     /// What went away.
     Delete,
+    /// A build log or a realisation.
+    Attachment,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Self::Path => 5,
             Self::Signatures => 6,
             Self::Delete => 7,
+            Self::Attachment => 8,
         }
     }
 
@@ -59,6 +62,7 @@ impl Kind {
             5 => Self::Path,
             6 => Self::Signatures,
             7 => Self::Delete,
+            8 => Self::Attachment,
             _ => return None,
         })
     }
@@ -71,6 +75,8 @@ impl Kind {
             Self::Manifest | Self::Listing => 64 << 20,
             // References and signatures at their bounds are 4 MiB.
             Self::Cache | Self::Path | Self::Signatures | Self::Delete => 8 << 20,
+            // A frame of one message, and its name.
+            Self::Attachment => 2 << 20,
         }
     }
 }

@@ -252,6 +252,7 @@ async fn an_index_from_before_learns_what_is_in_its_caches() {
              ALTER TABLE cache_keys DROP COLUMN overlap_left;
              ALTER TABLE tokens DROP COLUMN device_id;
              DROP INDEX paths_by_time;
+             DROP TABLE attachments;
              PRAGMA user_version = 2;",
         )
         .unwrap();

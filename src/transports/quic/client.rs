@@ -5,19 +5,20 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::Endpoint;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::formats::limits::{SEND_RAW_BYTES_MAX, STREAM_IDLE_MAX};
-use crate::formats::{CacheName, StorePathHash};
+use crate::formats::{AttachmentName, CacheName, StorePathHash};
 use crate::transports::quic::connect::{self, ConnectError, ConnectOptions};
 use crate::transports::quic::link::{Link, LinkError};
 use crate::transports::quic::send::{self, ChunkSource};
 use crate::transports::quic::stream::{MessageReader, MessageWriter, StreamError};
 use crate::transports::quic::transport::CloseReason;
-use crate::wire::hello::Welcome;
+use crate::wire::hello::{Capabilities, Welcome};
 use crate::wire::message::{
     AdminRequest, AdminResponse, BoxMessage, ClientMessage, Message, Offer, PushOutcome,
 };
@@ -179,6 +180,27 @@ impl BoxConnection {
             budget: self.0.budget.clone(),
         };
         send::push(sending, reader, writer).await
+    }
+
+    /// Gives the box an attachment of a cache; false if it has one of that name, or cannot keep any.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub async fn attach(
+        &self,
+        cache: &CacheName,
+        name: AttachmentName,
+        frame: Bytes,
+    ) -> Result<bool, RequestError> {
+        if !self.0.welcome.capabilities.has(Capabilities::ATTACHMENTS) {
+            return Ok(false);
+        }
+        let attach = ClientMessage::Attach { cache: cache.clone(), name, frame };
+        match self.ask(attach).await? {
+            BoxMessage::Attached { is_new } => Ok(is_new),
+            other => Err(no_answer(&other)),
+        }
     }
 
     /// Asks the administration of the box; needs a personal token.

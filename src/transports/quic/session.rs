@@ -446,6 +446,10 @@ async fn answer(
             let missing = missing.map_err(Refusal::from)?;
             BoxMessage::Missing { indexes: missing::places_of(&asked, &missing) }
         }
+        ClientMessage::Attach { cache, name, frame } => {
+            let attached = parts.publish.attach(&caller, &cache, name, frame.to_vec()).await;
+            BoxMessage::Attached { is_new: attached.map_err(Refusal::from)? }
+        }
         ClientMessage::Admin(request) => {
             BoxMessage::Admin(administer(parts, request, caller).await?)
         }

@@ -2,6 +2,7 @@
 //! 5xx or 429, on which Nix would wait and try again instead of asking elsewhere
 //! (`src/libstore/filetransfer.cc`, Nix 2.34).
 
+mod attachment;
 mod cache_info;
 mod listing;
 mod nar;
@@ -52,7 +53,7 @@ pub(super) async fn answer(State(services): SharedServices, request: Request) ->
 async fn read(services: &Services, target: Target<'_>, request: &Parts) -> Response {
     match scope::find(services, target.cache, request).await {
         Ok(asked) => {
-            let answered = read_in(services, &asked, target, request).await;
+            let answered = read_in(services, &asked, &target, request).await;
             let response = answered.unwrap_or_else(ReadError::into_response);
             scope::mark(response, &asked.scope, target.cache.is_none())
         }
@@ -63,16 +64,17 @@ async fn read(services: &Services, target: Target<'_>, request: &Parts) -> Respo
 async fn read_in(
     services: &Services,
     asked: &Asked,
-    target: Target<'_>,
+    target: &Target<'_>,
     request: &Parts,
 ) -> Result<Response, ReadError> {
     let (lookup, scope) = (&services.lookup, &asked.scope);
-    match target.resource {
+    match &target.resource {
         Resource::About => Ok(about(services, scope, target.cache)),
         Resource::CacheInfo => Ok(cache_info::answer(scope)),
-        Resource::NarInfo(hash) => narinfo::answer(lookup, scope, hash, request).await,
-        Resource::Nar(name) => nar::answer(services, asked, name, request).await,
-        Resource::Listing(hash) => listing::answer(lookup, scope, hash).await,
+        Resource::NarInfo(hash) => narinfo::answer(lookup, scope, *hash, request).await,
+        Resource::Nar(name) => nar::answer(services, asked, *name, request).await,
+        Resource::Listing(hash) => listing::answer(lookup, scope, *hash).await,
+        Resource::Attachment(name) => attachment::answer(lookup, scope, name, request).await,
     }
 }
 
@@ -83,6 +85,7 @@ const fn kind_of(resource: &Resource) -> RequestKind {
         Resource::NarInfo(_) => RequestKind::NarInfo,
         Resource::Nar(_) => RequestKind::Nar,
         Resource::Listing(_) => RequestKind::Listing,
+        Resource::Attachment(_) => RequestKind::Attachment,
     }
 }
 

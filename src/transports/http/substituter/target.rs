@@ -1,14 +1,15 @@
 //! Paths of a binary cache (`src/libstore/binary-cache-store.cc`, Nix 2.34), and our own names
 //! of NARs.
 
-use crate::formats::{Sha256Hash, StorePathHash};
+use crate::formats::{AttachmentName, Sha256Hash, StorePathHash};
 
 /// First segments of paths that a cache serves, and so the root too.
 #[cfg(test)]
-pub(in crate::transports::http) const ROOT_NAMES: [&str; 2] = ["nix-cache-info", "nar"];
+pub(in crate::transports::http) const ROOT_NAMES: [&str; 4] =
+    ["nix-cache-info", "nar", "log", "realisations"];
 
 /// What a request wants, and of which cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target<'a> {
     /// `None`: the root.
     pub(super) cache: Option<&'a str>,
@@ -16,7 +17,7 @@ pub(super) struct Target<'a> {
 }
 
 /// One of the things that every cache serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resource {
     /// A text for people.
     About,
@@ -28,6 +29,8 @@ pub(super) enum Resource {
     Listing(StorePathHash),
     /// `nar/…`
     Nar(NarName),
+    /// `log/DERIVATION`, `realisations/OUTPUT.doi`
+    Attachment(AttachmentName),
 }
 
 /// The file name of a NAR.
@@ -60,6 +63,12 @@ impl Resource {
             hash.parse().ok().map(Self::NarInfo)
         } else if let Some(name) = path.strip_prefix("nar/") {
             NarName::parse(name).map(Self::Nar)
+        } else if let Some(derivation) = path.strip_prefix("log/") {
+            let name = derivation.parse().ok().and_then(AttachmentName::build_log);
+            name.map(Self::Attachment)
+        } else if let Some(output) = path.strip_prefix("realisations/") {
+            let output = output.strip_suffix(".doi")?.parse().ok()?;
+            Some(Self::Attachment(AttachmentName::Realisation(output)))
         } else if let Some(hash) = path.strip_suffix(".ls") {
             hash.parse().ok().map(Self::Listing)
         } else {
@@ -105,7 +114,7 @@ mod tests {
                 Resource::Nar(NarName::Stored { nar_hash, revision: 12 }),
             ),
         ] {
-            let root = Target { cache: None, resource };
+            let root = Target { cache: None, resource: resource.clone() };
             assert_eq!(Target::parse(&format!("/{path}")), Some(root));
             let cache = Target { cache: Some("main"), resource };
             assert_eq!(Target::parse(&format!("/main/{path}")), Some(cache));
