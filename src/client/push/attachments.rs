@@ -112,8 +112,8 @@ impl Attachments {
 /// A log as one frame; nothing where there is none.
 fn packed_log(location: &Location, derivation: &StorePath) -> io::Result<Option<Vec<u8>>> {
     match build_log(location, derivation, BUILD_LOG_BYTES_MAX)? {
-        Some(log) => attachment::pack(&log, LEVEL).map(Some),
-        None => Ok(None),
+        Some(log) if !log.is_empty() => attachment::pack(&log, LEVEL).map(Some),
+        _nothing_to_read => Ok(None),
     }
 }
 
