@@ -27,6 +27,7 @@ mod secrets;
 mod serve;
 mod signing;
 mod simulation;
+mod stranger;
 mod tls;
 mod tls_fallback;
 mod tokens;

@@ -1,0 +1,206 @@
+//! The data folder, read by FORMAT.md alone.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use ed25519_dalek::{Signature, VerifyingKey};
+
+use crate::fixture::larder::TestBox;
+use crate::fixture::nix::NixStore;
+use crate::stranger::nar_path::{fingerprint, hash_part, sha256};
+use crate::stranger::payloads::{
+    Cache, Delete, Listing, Manifest, Signatures, StoredPath, cache, delete, listing, manifest,
+    path, read, signatures,
+};
+use crate::stranger::records::{Record, chunk_bytes, read_folder};
+
+/// What the packs say, all in all.
+#[derive(Default)]
+struct Folder {
+    chunks: HashMap<[u8; 32], Record>,
+    manifests: HashMap<[u8; 32], Manifest>,
+    listings: HashMap<[u8; 32], Listing>,
+    caches: HashMap<[u8; 16], Cache>,
+    /// By cache and hash part.
+    paths: HashMap<([u8; 16], [u8; 20]), StoredPath>,
+}
+
+impl Folder {
+    fn read(data: &Path) -> Self {
+        let mut folder = Self::default();
+        for record in read_folder(data) {
+            folder.apply(record);
+        }
+        folder
+    }
+
+    fn apply(&mut self, record: Record) {
+        let payload = &record.payload;
+        match record.kind {
+            1 => drop(self.chunks.insert(record.id, record)),
+            2 => self.add_manifest(read(payload, manifest)),
+            3 => {
+                let listing = read(payload, listing);
+                self.listings.insert(listing.nar_hash, listing);
+            }
+            4 => {
+                let cache = read(payload, cache);
+                self.caches.insert(cache.uuid, cache);
+            }
+            5 => {
+                let path = read(payload, path);
+                self.paths.entry((path.cache, hash_part(&path.base_name))).or_insert(path);
+            }
+            6 => self.add_signatures(read(payload, signatures)),
+            7 => self.delete(&read(payload, delete)),
+            _later_kind => {}
+        }
+    }
+
+    fn add_manifest(&mut self, manifest: Manifest) {
+        let known = self.manifests.get(&manifest.nar_hash);
+        if known.is_none_or(|known| known.revision < manifest.revision) {
+            self.manifests.insert(manifest.nar_hash, manifest);
+        }
+    }
+
+    fn add_signatures(&mut self, added: Signatures) {
+        let path = self.paths.get_mut(&(added.cache, added.hash_part)).unwrap();
+        path.signatures.extend(added.signatures);
+    }
+
+    fn delete(&mut self, delete: &Delete) {
+        match delete {
+            Delete::Path { cache, hash_part } => {
+                self.paths.remove(&(*cache, *hash_part)).unwrap();
+            }
+            Delete::Cache { cache } => {
+                self.caches.remove(cache).unwrap();
+                self.paths.retain(|(of, _), _| of != cache);
+            }
+        }
+    }
+
+    fn cache(&self, name: &str) -> &Cache {
+        self.caches.values().find(|cache| cache.name == name).unwrap()
+    }
+
+    fn path(&self, cache: &str, base_name: &str) -> Option<&StoredPath> {
+        self.paths.get(&(self.cache(cache).uuid, hash_part(base_name)))
+    }
+
+    /// The NAR, put together from its frames, and everything that is known of it checked.
+    fn nar(&self, nar_hash: &[u8; 32]) -> Vec<u8> {
+        let manifest = &self.manifests[nar_hash];
+        let (mut nar, mut file) = (Vec::new(), Vec::new());
+        for chunk in &manifest.chunks {
+            let record = &self.chunks[&chunk.id];
+            assert_eq!(u64::from(record.raw_len), chunk.raw_len);
+            assert_eq!(u64::try_from(record.payload.len()).unwrap(), chunk.stored_len);
+            nar.extend(chunk_bytes(record));
+            file.extend_from_slice(&record.payload);
+        }
+        assert_eq!(sha256(&nar), *nar_hash);
+        assert_eq!(u64::try_from(nar.len()).unwrap(), manifest.nar_size);
+        assert_eq!(sha256(&file), manifest.file_hash);
+        assert_eq!(u64::try_from(file.len()).unwrap(), manifest.file_size);
+        nar
+    }
+
+    /// Checks the listing of a NAR as far as JSON goes.
+    fn assert_listed(&self, nar_hash: &[u8; 32]) {
+        let listing = &self.listings[nar_hash];
+        let json_len = usize::try_from(listing.json_len).unwrap();
+        let json = zstd::bulk::decompress(&listing.frame, json_len).unwrap();
+        assert_eq!(json.len(), json_len);
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["version"], 1);
+    }
+}
+
+/// Checks that the device whose key is beside it pushed the path.
+fn assert_pushed_by_a_device(path: &StoredPath) {
+    let text = fingerprint(&path.base_name, &path.nar_hash, path.nar_size, &path.references);
+    let key = VerifyingKey::from_bytes(&path.device_key).unwrap();
+    let signature = Signature::from_slice(&path.device_signature).unwrap();
+    key.verify_strict(text.as_bytes(), &signature).unwrap();
+}
+
+fn base_names(absolute: &str) -> Vec<String> {
+    absolute.lines().map(|line| line.trim_start_matches("/nix/store/").to_owned()).collect()
+}
+
+#[test]
+fn a_stranger_reads_every_nar_out_of_the_packs() {
+    let (nix, larder) = (NixStore::new(), TestBox::start());
+    let graph = nix.build_graph("stranger");
+    let big = nix.big_path("stranger", 3 << 20);
+    larder.push("main", &[graph.top.to_absolute(), big.to_absolute()]);
+
+    let folder = Folder::read(&larder.data());
+    assert!(folder.cache("main").public);
+    for path in graph.closure.iter().chain([&big]) {
+        let absolute = path.to_absolute();
+        let stored = folder.path("main", absolute.trim_start_matches("/nix/store/")).unwrap();
+        let mut references = base_names(&nix.text("nix-store", &["-q", "--references", &absolute]));
+        references.sort_unstable();
+        assert_eq!(stored.references, references);
+        let deriver = nix.text("nix-store", &["-q", "--deriver", &absolute]);
+        assert_eq!(stored.deriver.as_ref(), base_names(&deriver).first());
+        assert!(stored.content_address.is_none() && !stored.hidden && stored.pushed_at > 0);
+        assert!(folder.nar(&stored.nar_hash) == nix.dump(path), "{absolute}");
+        assert_eq!(folder.manifests[&stored.nar_hash].revision, stored.revision);
+        eprintln!("{absolute} {}", folder.listings.contains_key(&stored.nar_hash));
+        assert_pushed_by_a_device(stored);
+    }
+}
+
+#[test]
+fn a_stranger_reads_caches_and_what_was_taken_away_out_of_the_packs() {
+    let (nix, larder) = (NixStore::new(), TestBox::start());
+    let team = ["cache", "create", "team", "--private", "--self-signed"];
+    larder.json(team.iter().chain(&["--description", "for now"]));
+    larder.create_cache("gone", &["--root=7", "--priority", "41"]);
+    let path = nix.big_path("twice", 300_000);
+    for cache in ["main", "gone"] {
+        larder.push(cache, &[path.to_absolute()]);
+    }
+    larder.json(["cache", "set", "team", "--description", "in earnest"]);
+
+    let name = path.to_absolute().trim_start_matches("/nix/store/").to_owned();
+    let folder = Folder::read(&larder.data());
+    let (team, gone) = (folder.cache("team"), folder.cache("gone"));
+    assert!(!team.public && team.self_signed && gone.public && !gone.self_signed);
+    assert_eq!((team.description.as_str(), team.place), ("in earnest", None));
+    assert_eq!((gone.priority, gone.place), (41, Some(7)));
+    assert!(team.made_at > 1_700_000_000);
+    assert!(folder.path("gone", &name).is_some() && folder.path("team", &name).is_none());
+
+    larder.run(["cache", "delete", "gone", "--yes"]);
+    let folder = Folder::read(&larder.data());
+    assert!(folder.caches.values().all(|cache| cache.name != "gone"));
+    assert_eq!(folder.paths.len(), 1);
+    let stored = folder.path("main", &name).unwrap();
+    assert!(folder.nar(&stored.nar_hash) == nix.dump(&path));
+}
+
+#[test]
+fn a_stranger_finds_signatures_that_came_later() {
+    let (nix, larder) = (NixStore::new(), TestBox::start());
+    let path = nix.build_script("signed", "echo signed > $out");
+    larder.push("main", &[path.to_absolute()]);
+    let name = path.to_absolute().trim_start_matches("/nix/store/").to_owned();
+    let before = Folder::read(&larder.data()).path("main", &name).unwrap().signatures.clone();
+
+    let folder = tempfile::TempDir::new().unwrap();
+    let key = folder.path().join("late");
+    let secret = nix.text("nix", &["key", "generate-secret", "--key-name", "late-1"]);
+    fs::write(&key, secret).unwrap();
+    let absolute = path.to_absolute();
+    nix.output("nix", &["store", "sign", "--key-file", key.to_str().unwrap(), &absolute]);
+    larder.push("main", &[path.to_absolute()]);
+    let after = Folder::read(&larder.data()).path("main", &name).unwrap().signatures.clone();
+    assert!(before.iter().all(|signature| !signature.starts_with("late-1:")), "{before:?}");
+    assert!(after.iter().any(|signature| signature.starts_with("late-1:")), "{after:?}");
+}
