@@ -23,6 +23,7 @@ mod push_arguments;
 mod quic_client;
 mod recorded_requests;
 mod resume;
+mod samples;
 mod secrets;
 mod serve;
 mod signing;
