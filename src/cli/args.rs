@@ -1,8 +1,10 @@
 //! The command line as it is typed. docs/cli.md describes every option for people.
 
 mod caches;
+mod examples;
 mod nix;
 mod serving;
+mod shell;
 mod tokens;
 mod user;
 
@@ -15,6 +17,7 @@ use crate::client::host::Host;
 pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand};
 pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
 pub(super) use serving::{FsckArgs, LogArgs, ServeArgs};
+pub(super) use shell::{CompletionsArgs, ManArgs, ShellArg};
 pub(super) use tokens::{TokenCommand, TokenCreateArgs};
 pub(super) use user::{
     AuthtokenArgs, ConfigCommand, ConfigKey, GenerateKeypairArgs, PairArgs, PushArgs,
@@ -56,6 +59,8 @@ On a user's machine:
   push              Push store paths with all they refer to
 
 Anywhere:
+  completions       Print what a shell needs to complete commands
+  man               Write man pages
   version           Show the version
 
 'larder COMMAND --help' tells more.
@@ -67,7 +72,8 @@ Environment: LARDER_HOST, LARDER_AUTH_TOKEN (else CACHIX_AUTH_TOKEN), LARDER_SIG
 CACHIX_SIGNING_KEY), LARDER_CONFIG (the client's file), LARDER_LOG, NO_COLOR, and Nix's NIX_REMOTE, NIX_STATE_DIR, NIX_STORE_DIR.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not authorised, 5 box unreachable,
-6 verification failed, 7 done in part, 8 refused for space.
+6 verification failed, 7 done in part, 8 refused for space,
+130 interrupted.
 ";
 
 /// What every command takes.
@@ -119,17 +125,19 @@ pub(super) enum Command {
     ///
     /// With nothing configured: data in ./larder-data, TCP and UDP port 5273 on all addresses, one
     /// public cache 'main', and a first personal token in ./larder-data/admin.token.
+    #[command(after_help = examples::SERVE)]
     Serve(ServeArgs),
     /// Create, list, change and delete caches
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::CACHE)]
     Cache(CacheCommand),
     /// Create, list and revoke tokens
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::TOKEN)]
     Token(TokenCommand),
     /// Show who pushed what
     ///
     /// When, with which token, and from which device; oldest first. Of a path that came more than
     /// once, who brought what is there.
+    #[command(after_help = examples::LOG)]
     Log(LogArgs),
     /// Show how the box is
     ///
@@ -138,47 +146,61 @@ pub(super) enum Command {
     /// Read and verify everything that is stored
     ///
     /// Asks the running box. With --rebuild-index the box must be stopped.
+    #[command(after_help = examples::FSCK)]
     Fsck(FsckArgs),
     /// List the boxes on this network
     ///
     /// What a box says of itself is not proven until somebody connects to it.
+    #[command(after_help = examples::DISCOVER)]
     Discover,
     /// Have Nix fetch from a cache
     ///
     /// Adds the cache and its keys to Nix's configuration: the machine's for root, else the user's
     /// own, and on NixOS a module. A key is taken from a box alone that is known: by the device ID
     /// behind the @, by a token, or since somebody confirmed it.
+    #[command(after_help = examples::USE)]
     Use(UseArgs),
     /// Undo 'larder use'
     ///
     /// Takes out what it added and leaves everything else as it is. Needs no box.
+    #[command(after_help = examples::REMOVE)]
     Remove(RemoveArgs),
     /// Make a box known to this machine
     ///
     /// Shows who answers, and has a person compare the device ID once. From then on no other
     /// box is accepted under that name. With a code, made on the box by 'larder token create
     /// --pairing-code', it fetches a token too.
+    #[command(after_help = examples::PAIR)]
     Pair(PairArgs),
     /// Save a token
     ///
     /// The token goes into the client's configuration file, which only its owner may read. It is
     /// shown to the box that it is for and to no other.
+    #[command(after_help = examples::AUTHTOKEN)]
     Authtoken(AuthtokenArgs),
     /// List, read and change what this machine remembers
     ///
     /// The box that is meant when nobody says which, those that were paired, and the saved tokens.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::CONFIG)]
     Config(ConfigCommand),
     /// Make a signing key for a self-signed cache
     ///
     /// The secret half stays on this machine and is printed once, to be backed up; the public half
     /// is registered with the cache, which takes a personal token.
+    #[command(after_help = examples::GENERATE_KEYPAIR)]
     GenerateKeypair(GenerateKeypairArgs),
     /// Push store paths with all they refer to
     ///
     /// Only what the box lacks travels; an interrupted push goes on where it was. Needs a token
     /// that may write to the cache.
+    #[command(after_help = examples::PUSH)]
     Push(PushArgs),
+    /// Print what a shell needs to complete commands
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Write man pages
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
     /// Show the version
     Version,
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::cli::near::near;
 use crate::client::administration::AdminError;
 use crate::client::box_client::ReachError;
 use crate::client::config::ConfigError;
@@ -40,6 +41,8 @@ pub enum Exit {
     Partly,
     /// 8: refused for want of space.
     NoSpace,
+    /// 130: somebody pressed Ctrl-C. What a shell says of a program that SIGINT ended.
+    Interrupted,
 }
 
 impl Exit {
@@ -54,6 +57,7 @@ impl Exit {
             Self::Verification => 6,
             Self::Partly => 7,
             Self::NoSpace => 8,
+            Self::Interrupted => 130,
         }
     }
 
@@ -147,6 +151,9 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if cause.is::<ConfigError>() || cause.is::<SettingsError>() {
         return Some(Exit::Usage);
     }
+    if let Some(PushError::NoSuchCache { .. }) = cause.downcast_ref() {
+        return Some(Exit::NotFound);
+    }
     if let Some(error) = cause.downcast_ref::<SigningKeyError>() {
         return Some(of_signing_key(error));
     }
@@ -209,7 +216,18 @@ fn of_connect(error: &ConnectError) -> Exit {
 pub(super) fn hint(error: &anyhow::Error) -> Option<Cow<'static, str>> {
     error.chain().find_map(|cause| match cause.downcast_ref::<Complaint>() {
         Some(complaint) => complaint.hint.clone(),
-        None => hint_of_cause(inner(cause)).map(Cow::Borrowed),
+        None => near_cache(cause).or_else(|| hint_of_cause(inner(cause)).map(Cow::Borrowed)),
+    })
+}
+
+/// Which cache was meant, perhaps; else which ones there are.
+fn near_cache(cause: &(dyn Error + 'static)) -> Option<Cow<'static, str>> {
+    let Some(PushError::NoSuchCache { cache, known }) = cause.downcast_ref() else { return None };
+    let names: Vec<_> = known.iter().map(ToString::to_string).collect();
+    Some(match near(&cache.to_string(), names.clone()) {
+        Some(near) => format!("did you mean '{near}'?").into(),
+        None if names.is_empty() => "the token may push to no cache at all".into(),
+        None => format!("the token may push to {}", names.join(", ")).into(),
     })
 }
 

@@ -49,7 +49,7 @@ async fn watched(administration: &Administration, output: &Output) -> anyhow::Re
         started => started?,
     };
     let ours = state.running.map(|running| running.started_at);
-    let bar = output.bar();
+    let bar = output.progress();
     while let Some(running) = state.running.filter(|running| Some(running.started_at) == ours) {
         bar.place(running.done_bytes, running.total_bytes);
         sleep(ASK_EVERY).await;
@@ -70,7 +70,7 @@ pub(super) fn rebuild_index(context: &Context, data: Option<PathBuf>) -> anyhow:
             .with_hint("--data DIR says where it is")
             .into());
     }
-    let bar = context.output.bar();
+    let bar = context.output.progress();
     let report_back = rebuild(settings.store.clone(), &|progress| {
         bar.place(progress.done_bytes, progress.total_bytes);
     })?;

@@ -11,15 +11,19 @@ mod duration;
 mod exit;
 mod fsck;
 mod generate_keypair;
+mod interrupt;
 mod key;
 mod log;
+mod near;
 mod nix_changes;
 mod output;
 mod pair;
+mod progress;
 mod push;
 mod recover;
 mod remove;
 mod serve;
+mod shell;
 mod status;
 mod token;
 mod use_cache;
@@ -81,7 +85,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Pair(args) => block_on(pair::run(&context, args)),
         Command::Use(args) => block_on(use_cache::run(&context, args)),
         Command::Remove(args) => remove::run(&context, args),
-        Command::Push(args) => block_on(push::run(&context, args)),
+        Command::Push(args) => block_on(interrupt::ends(&context, push::run(&context, args))),
+        Command::Completions(args) => shell::completions(&context, &args),
+        Command::Man(args) => shell::man(&context, &args),
         Command::Version => version::run(&context),
     }
 }
@@ -104,5 +110,9 @@ fn log_filter(global: &Global, variable: Option<String>) -> anyhow::Result<Optio
 
 fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("cannot start the asynchronous runtime")?.block_on(command)
+    let runtime = runtime.context("cannot start the asynchronous runtime")?;
+    let ended = runtime.block_on(command);
+    // What still reads a file for a command that was interrupted is not waited for.
+    runtime.shutdown_background();
+    ended
 }

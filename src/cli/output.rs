@@ -2,12 +2,11 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::args::{Color, Global};
+use crate::cli::progress::Progress;
 
 /// How to print.
 #[derive(Clone, Debug)]
@@ -43,11 +42,7 @@ impl Output {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => written,
-        }
+        self.raw(text.as_bytes())
     }
 
     /// Whether data is wanted as JSON.
@@ -94,17 +89,28 @@ impl Output {
         }
     }
 
-    /// A bar on a terminal, else nothing. It shows when it is placed first.
-    pub(super) fn bar(&self) -> Progress {
-        if self.quiet || !io::stderr().is_terminal() {
-            return Progress(None);
+    /// How a long command shows how far it is: on a terminal a bar, else a line now and then;
+    /// nothing if quiet. It shows when it is placed first.
+    pub(super) fn progress(&self) -> Progress {
+        let in_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
+        match (self.quiet, io::stderr().is_terminal() && !in_ci) {
+            (true, _) => Progress::none(),
+            (false, true) => Progress::bar(),
+            (false, false) => Progress::lines(),
         }
-        let bar = ProgressBar::hidden();
-        let template = "{bytes:>10} of {total_bytes:10} [{bar:30}] {bytes_per_sec:12} {wide_msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
+    }
+
+    /// Bytes that are data as they stand.
+    ///
+    /// # Errors
+    ///
+    /// Those of standard output, but for a reader that has stopped.
+    pub(super) fn raw(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
         }
-        Progress(Some(Arc::new(bar)))
     }
 
     fn painted(&self, code: &str, text: &str) -> String {
@@ -119,61 +125,8 @@ pub(super) fn ask(question: &str) {
     let _written = error.write_all(question.as_bytes()).and_then(|()| error.flush());
 }
 
-/// A progress bar, where there is a terminal to draw it on. Cloning copies a pointer.
-#[derive(Clone, Debug)]
-pub(super) struct Progress(Option<Arc<ProgressBar>>);
-
-impl Progress {
-    /// Moves on by so many bytes.
-    pub(super) fn advance(&self, bytes: u64) {
-        self.with(|bar| bar.inc(bytes));
-    }
-
-    /// Moves back by so many bytes.
-    pub(super) fn retreat(&self, bytes: u64) {
-        self.with(|bar| bar.set_position(bar.position().saturating_sub(bytes)));
-    }
-
-    /// Is at `done_bytes` of `total_bytes`.
-    pub(super) fn place(&self, done_bytes: u64, total_bytes: u64) {
-        self.with(|bar| {
-            bar.set_length(total_bytes);
-            bar.set_position(done_bytes);
-            if bar.is_hidden() {
-                bar.set_draw_target(ProgressDrawTarget::stderr());
-            }
-        });
-    }
-
-    /// Says what is going on, beside the bar.
-    pub(super) fn message(&self, text: &str) {
-        self.with(|bar| bar.set_message(text.to_owned()));
-    }
-
-    /// Says something above the bar; nowhere without one.
-    pub(super) fn line(&self, text: &str) {
-        self.with(|bar| bar.println(text));
-    }
-
-    /// Whether there is a terminal.
-    pub(super) const fn is_drawn(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Takes the bar away.
-    pub(super) fn clear(&self) {
-        self.with(|bar| bar.finish_and_clear());
-    }
-
-    fn with(&self, act: impl FnOnce(&ProgressBar)) {
-        if let Some(bar) = &self.0 {
-            act(bar);
-        }
-    }
-}
-
 /// A line on standard error; with nobody there to read it, nothing is lost that could be helped.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let mut error = io::stderr().lock();
     let _nobody_reads = writeln!(error, "{text}").and_then(|()| error.flush());
 }

@@ -14,7 +14,8 @@ use tokio::task::spawn_blocking;
 use crate::cli::args::PushArgs;
 use crate::cli::context::Context;
 use crate::cli::exit::Exit;
-use crate::cli::output::{Output, Progress, bytes};
+use crate::cli::output::{Output, bytes};
+use crate::cli::progress::Progress;
 use crate::client::nix_store::{Location, NixStore};
 use crate::client::push::{Attachments, Push, PushEvent, PushOptions, PushReport, Tell};
 use crate::formats::PathInfo;
@@ -55,8 +56,8 @@ pub(super) async fn run(context: &Context, args: PushArgs) -> anyhow::Result<Exi
         sign_known,
         attachments,
     };
-    let bar = context.output.bar();
-    let tell = Tell::to(draw(context.output.clone(), bar.clone()));
+    let bar = context.output.progress();
+    let tell = Tell::to(draw(bar.clone()));
     let push = Push::begin(connector, location, closure, options, tell).await?;
     let total_bytes = push.lacking().map(|info| info.nar_size).sum();
     if dry_run {
@@ -96,19 +97,19 @@ fn jobs_default() -> NonZero<u32> {
     NonZero::new(jobs).unwrap_or(NonZero::<u32>::MIN)
 }
 
-fn draw(output: Output, bar: Progress) -> impl Fn(PushEvent) + Send + Sync + 'static {
+fn draw(bar: Progress) -> impl Fn(PushEvent) + Send + Sync + 'static {
     move |event| match event {
         PushEvent::Read { bytes } => bar.advance(bytes),
         PushEvent::Unread { bytes } => bar.retreat(bytes),
         PushEvent::Finished { path } => bar.message(path.name()),
         PushEvent::LeftBehind { what, why } => {
             let line = format!("{what} was not sent along: {why}");
-            if bar.is_drawn() { bar.line(&line) } else { output.note(&line) }
+            bar.line(&line);
         }
         PushEvent::Reconnecting { attempt, pause, why } => {
             let seconds = pause.as_secs_f32();
             let line = format!("{why}; try {attempt} in {seconds:.1} s");
-            if bar.is_drawn() { bar.line(&line) } else { output.note(&line) }
+            bar.line(&line);
         }
     }
 }

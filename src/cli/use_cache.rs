@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::args::UseArgs;
 use crate::cli::context::Context;
 use crate::cli::exit::{Complaint, Exit};
+use crate::cli::near::near;
 use crate::cli::nix_changes::{self, ShownPlan};
 use crate::client::acquaintance::{Acquaintance, Asker};
 use crate::client::config::ClientConfig;
@@ -147,7 +148,10 @@ fn access<'a>(args: &UseArgs, found: &'a Acquaintance) -> anyhow::Result<&'a Cac
             format!("only {}", names.join(", "))
         };
         let box_name = &found.welcome.box_name;
-        let message = format!("the box {box_name} has no cache '{name}' {whose}, {others}");
+        let mut message = format!("the box {box_name} has no cache '{name}' {whose}, {others}");
+        if let Some(near) = near(&name.to_string(), names) {
+            message.push_str(&format!("; did you mean '{near}'?"));
+        }
         Complaint::new(Exit::NotFound, message).with_hint(hint).into()
     })
 }

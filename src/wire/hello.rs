@@ -239,7 +239,7 @@ mod tests {
     fn hello(lowest: u16, highest: u16) -> Hello {
         Hello {
             protocols: ProtocolRange { lowest, highest },
-            agent: "larder 0.0.1".into(),
+            agent: "larder 0.1.0".into(),
             token: "secret".to_owned().into(),
             device_key: [1; 32],
             capabilities: Capabilities::OURS,

@@ -9,9 +9,9 @@ use crate::fixture::larder::TestBox;
 use crate::fixture::nix::NixStore;
 use crate::fixture::served::assert_served;
 
-const BIG_BYTES: u64 = 200 << 20;
+pub(crate) const BIG_BYTES: u64 = 200 << 20;
 /// When enough has arrived to cut in.
-const ARRIVED_BYTES: u64 = 60 << 20;
+pub(crate) const ARRIVED_BYTES: u64 = 60 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Bytes in the packs of a box.

@@ -68,6 +68,14 @@ pub enum PushError {
     /// The box did not answer, or refused for a reason that holds for all paths.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The token may use no cache of that name.
+    #[error("the box has no cache '{cache}' that the token may use")]
+    NoSuchCache {
+        /// What was asked for.
+        cache: CacheName,
+        /// What there is.
+        known: Vec<CacheName>,
+    },
     /// The cache wants signatures, and nothing here can make them.
     #[error(transparent)]
     Signing(#[from] SigningKeyError),
@@ -84,7 +92,9 @@ impl PushError {
         match self {
             Self::Reach(error) => error.is_transient(),
             Self::Request(error) => error.is_transient(),
-            Self::Signing(_) | Self::DeviceKey(_) | Self::Panicked => false,
+            Self::NoSuchCache { .. } | Self::Signing(_) | Self::DeviceKey(_) | Self::Panicked => {
+                false
+            }
         }
     }
 }
@@ -159,6 +169,12 @@ impl Push {
     }
 
     async fn prepare(&mut self, sign_known: bool) -> Result<(), PushError> {
+        let (cache, caches) = (&self.shared.options.cache, &self.connection.welcome().caches);
+        if !caches.iter().any(|access| access.name == *cache) {
+            let known = caches.iter().filter(|access| access.may_write);
+            let known = known.map(|access| access.name.clone()).collect();
+            return Err(PushError::NoSuchCache { cache: cache.clone(), known });
+        }
         if !sign_known {
             self.ask_what_is_missing(&Fate::Known).await?;
         }

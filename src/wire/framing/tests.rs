@@ -201,7 +201,7 @@ fn a_greeting_may_say_more_than_we_know() {
 #[test]
 fn who_greets_in_another_version_is_told_so_whatever_follows() {
     for number in [0_u32, 8] {
-        let head = (number, ProtocolRange { lowest: 1, highest: 1 }, "larder 0.0.1");
+        let head = (number, ProtocolRange { lowest: 1, highest: 1 }, "larder 0.1.0");
         let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
         decoder.feed(&framed(&postcard::to_stdvec(&head).unwrap()));
         let error = decoder.next_message::<ClientMessage>().unwrap_err();
