@@ -1,6 +1,7 @@
 //! A client that pushes, written by PROTOCOL.md alone.
 
 use std::collections::VecDeque;
+use std::io::Write;
 
 use ed25519_dalek::{Signer, SigningKey};
 use quinn::{Connection, Endpoint};
@@ -8,12 +9,14 @@ use quinn::{Connection, Endpoint};
 use crate::fixture::larder::TestBox;
 use crate::fixture::nix::{NixStore, SecondStore};
 use crate::stranger::nar_path::{fingerprint, hash_part, sha256};
+use crate::stranger::packs::Folder;
 use crate::stranger::postcard::Writer;
 use crate::stranger::quic::{Answer, CacheAccess, Outcome, Stream, connect};
 
 /// Our own way to cut: any will do within the bounds.
 const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS_OF_A_BATCH: usize = (4 << 20) / CHUNK_BYTES;
+const WINDOW_LOG: u32 = 18;
 const BATCHES_UNDER_WAY: usize = 2;
 const DEVICE_SEED: [u8; 32] = [42; 32];
 
@@ -78,8 +81,14 @@ fn chunk_ref(writer: Writer, raw: &[u8]) -> Writer {
     writer.raw(blake3::hash(raw).as_bytes()).number(u32::try_from(raw.len()).unwrap())
 }
 
+/// A frame of another form than larder's: with a checksum, without its size, and so with a window.
 fn frame(raw: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(raw, 1).unwrap()
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(WINDOW_LOG).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.include_contentsize(false).unwrap();
+    encoder.write_all(raw).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// A client that has greeted.
@@ -112,6 +121,7 @@ impl Client {
         let mut stream = Stream::open(&self.connection).await;
         stream.say(&question.done()).await;
         let answer = stream.hear().await;
+        stream.assert_over().await;
         let Answer::Missing { indexes } = answer else { panic!("{answer:?}") };
         indexes
     }
@@ -127,6 +137,7 @@ impl Client {
             stream.say(&path.offer(cache).number(0_u8).done()).await;
             push_batches(&mut stream, path).await
         };
+        stream.assert_over().await;
         let Answer::Done { outcome } = answer else { panic!("{answer:?}") };
         outcome
     }
@@ -219,19 +230,50 @@ async fn a_stranger_meets_the_other_ends_of_a_push() {
     let (nix, larder) = (NixStore::new(), TestBox::start());
     let graph = nix.build_graph("other-ends");
     let client = Client::greet(&larder, &larder.token).await;
-
-    let top = LocalPath::read(&nix, &graph.top.to_absolute());
-    let Outcome::Hidden { missing } = client.push("main", &top).await else { panic!("hidden") };
-    assert_eq!(missing.len(), 3, "all but itself: {missing:?}");
-
     let mut leaf = LocalPath::read(&nix, &graph.closure[0].to_absolute());
     assert_eq!(client.push("main", &leaf).await, Outcome::Stored);
-    leaf.nar = top.nar.clone();
+    leaf.nar = nix.dump(&graph.top);
     assert_eq!(client.push("main", &leaf).await, Outcome::KeptFirst);
 
     let mut stream = Stream::open(&client.connection).await;
-    stream.say(&top.offer("nowhere").number(0_u8).done()).await;
+    stream.say(&leaf.offer("nowhere").number(0_u8).done()).await;
+    assert_eq!(stream.refusal().await, 3);
+
+    let big = LocalPath::read(&nix, &nix.big_path("other-ends", 200_000).to_absolute());
+    let (short, rest) = big.nar.split_at(16_383);
+    let mut stream = Stream::open(&client.connection).await;
+    stream.say(&big.offer("main").number(0_u8).done()).await;
+    let batch = Writer::default().number(3_u8).number(0_u8);
+    stream.say(&batch.list(&[short, rest], |writer, raw| chunk_ref(writer, raw)).done()).await;
     let answer = stream.hear().await;
-    let Answer::Refused { code: 3, sentence } = answer else { panic!("{answer:?}") };
-    assert!(!sentence.is_empty());
+    assert!(matches!(answer, Answer::Need { batch: 0, .. }), "{answer:?}");
+    for index in [0, 1] {
+        stream.say(&chunk(0, index, &[short, rest])).await;
+    }
+    assert_eq!(stream.refusal().await, 10, "a chunk that is too small and not the last");
+}
+
+#[tokio::test]
+async fn of_what_is_hidden_the_last_counts_until_it_can_be_read() {
+    let (nix, larder) = (NixStore::new(), TestBox::start());
+    let graph = nix.build_graph("hidden");
+    let client = Client::greet(&larder, &larder.token).await;
+    let paths = graph.closure.iter().map(|path| LocalPath::read(&nix, &path.to_absolute()));
+    let mut paths: Vec<_> = paths.collect();
+    let mut top = paths.pop().unwrap();
+    let honest = std::mem::replace(&mut top.nar, nix.dump(&graph.closure[0]));
+    for nar in [top.nar.clone(), honest] {
+        top.nar = nar;
+        let outcome = client.push("main", &top).await;
+        let Outcome::Hidden { missing } = outcome else { panic!("{outcome:?}") };
+        let direct = top.references.iter().filter(|name| **name != top.base_name);
+        assert_eq!(missing, direct.cloned().collect::<Vec<_>>());
+    }
+    for path in &paths {
+        assert_eq!(client.push("main", path).await, Outcome::Stored);
+    }
+    let folder = Folder::read(&larder.data());
+    assert_eq!(folder.path("main", &top.base_name).unwrap().nar_hash, sha256(&top.nar));
+    let second = SecondStore::new(&larder.url("main"), &larder.public_key);
+    second.substitute_whole(&graph.top, &graph.closure);
 }

@@ -1,6 +1,6 @@
 //! The data folder, read by FORMAT.md alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -17,7 +17,7 @@ use crate::stranger::records::{Record, chunk_bytes, read_folder};
 
 /// What the packs say, all in all.
 #[derive(Default)]
-struct Folder {
+pub(super) struct Folder {
     chunks: HashMap<[u8; 32], Record>,
     manifests: HashMap<[u8; 32], Manifest>,
     listings: HashMap<[u8; 32], Listing>,
@@ -27,7 +27,7 @@ struct Folder {
 }
 
 impl Folder {
-    fn read(data: &Path) -> Self {
+    pub(super) fn read(data: &Path) -> Self {
         let mut folder = Self::default();
         for record in read_folder(data) {
             folder.apply(record);
@@ -38,7 +38,7 @@ impl Folder {
     fn apply(&mut self, record: Record) {
         let payload = &record.payload;
         match record.kind {
-            1 => drop(self.chunks.insert(record.id, record)),
+            1 => drop(self.chunks.entry(record.id).or_insert(record)),
             2 => self.add_manifest(read(payload, manifest)),
             3 => {
                 let listing = read(payload, listing);
@@ -50,12 +50,23 @@ impl Folder {
             }
             5 => {
                 let path = read(payload, path);
-                self.paths.entry((path.cache, hash_part(&path.base_name))).or_insert(path);
+                let place = (path.cache, hash_part(&path.base_name));
+                if !self.is_visible(place) {
+                    self.paths.insert(place, path);
+                }
             }
             6 => self.add_signatures(read(payload, signatures)),
             7 => self.delete(&read(payload, delete)),
             _later_kind => {}
         }
+    }
+
+    /// Whether a path is there with all that it refers to.
+    fn is_visible(&self, place: ([u8; 16], [u8; 20])) -> bool {
+        self.paths.get(&place).is_some_and(|path| {
+            let mut others = path.references.iter().filter(|name| **name != path.base_name);
+            others.all(|name| self.is_visible((place.0, hash_part(name))))
+        })
     }
 
     fn add_manifest(&mut self, manifest: Manifest) {
@@ -86,7 +97,7 @@ impl Folder {
         self.caches.values().find(|cache| cache.name == name).unwrap()
     }
 
-    fn path(&self, cache: &str, base_name: &str) -> Option<&StoredPath> {
+    pub(super) fn path(&self, cache: &str, base_name: &str) -> Option<&StoredPath> {
         self.paths.get(&(self.cache(cache).uuid, hash_part(base_name)))
     }
 
@@ -129,6 +140,19 @@ fn assert_pushed_by_a_device(path: &StoredPath) {
 
 fn base_names(absolute: &str) -> Vec<String> {
     absolute.lines().map(|line| line.trim_start_matches("/nix/store/").to_owned()).collect()
+}
+
+#[test]
+fn a_stranger_reads_a_folder_that_was_kept() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/folders/format-2");
+    let kinds: BTreeSet<_> = read_folder(&kept).iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, (1..=7).collect());
+    let folder = Folder::read(&kept);
+    assert_eq!((folder.caches.len(), folder.paths.len()), (2, 6));
+    for (place, path) in &folder.paths {
+        assert!(folder.is_visible(*place) && !folder.nar(&path.nar_hash).is_empty());
+        assert_pushed_by_a_device(path);
+    }
 }
 
 #[test]

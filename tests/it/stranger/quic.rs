@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use quinn::{
+    ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig, WriteError,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
@@ -17,6 +19,7 @@ use crate::stranger::postcard::Reader;
 
 /// As long as a box may be silent when it is its turn.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
+const PING_EVERY: Duration = Duration::from_secs(15);
 const ID_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// What stands before the 32 bytes of an Ed25519 key in an X.509 certificate (RFC 8410).
 const KEY_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
@@ -94,7 +97,12 @@ pub(super) async fn connect(address: SocketAddr, id: &str) -> (Endpoint, Connect
         .with_custom_certificate_verifier(Arc::new(Pin(id.replace('-', ""))))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"larder/1".to_vec()];
-    let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(Some(PING_EVERY));
+    transport.max_idle_timeout(Some(ANSWER_MAX.try_into().unwrap()));
+    transport.max_concurrent_uni_streams(0_u8.into()).max_concurrent_bidi_streams(0_u8.into());
+    config.transport_config(Arc::new(transport));
     let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     let connecting = endpoint.connect_with(config, address, "box").unwrap();
     let connection = timeout(ANSWER_MAX, connecting).await.unwrap().unwrap();
@@ -115,8 +123,28 @@ impl Stream {
 
     pub(super) async fn say(&mut self, message: &[u8]) {
         let length = u32::try_from(message.len()).unwrap().to_le_bytes();
-        timeout(ANSWER_MAX, self.send.write_all(&length)).await.unwrap().unwrap();
-        timeout(ANSWER_MAX, self.send.write_all(message)).await.unwrap().unwrap();
+        for bytes in [&length[..], message] {
+            match timeout(ANSWER_MAX, self.send.write_all(bytes)).await.unwrap() {
+                // Who has answered already need not read on; the answer is there to be heard.
+                Ok(()) | Err(WriteError::Stopped(_)) => {}
+                Err(broken) => panic!("{broken}"),
+            }
+        }
+    }
+
+    /// Checks that the box has ended its half.
+    pub(super) async fn assert_over(&mut self) {
+        let more = timeout(ANSWER_MAX, self.recv.read_chunk(1, true)).await.unwrap().unwrap();
+        assert!(more.is_none());
+    }
+
+    /// The code of the refusal that must come now, with a sentence and nothing behind it.
+    pub(super) async fn refusal(&mut self) -> u64 {
+        let answer = self.hear().await;
+        let Answer::Refused { code, sentence } = answer else { panic!("{answer:?}") };
+        assert!(!sentence.is_empty());
+        self.assert_over().await;
+        code
     }
 
     /// The next message of the box.
