@@ -80,14 +80,8 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not authorised, 5 box unre
 #[derive(Args, Debug)]
 pub(super) struct Global {
     /// The box: a URL, HOST[:PORT] or a box's name [default: the configured one, else the one
-    /// whose data is in ./larder-data, else the only one on this network]
-    #[arg(
-        long,
-        visible_alias = "hostname",
-        global = true,
-        env = "LARDER_HOST",
-        value_name = "HOST"
-    )]
+    /// whose data is in ./larder-data, else the only one on this network] [env: LARDER_HOST]
+    #[arg(long, visible_alias = "hostname", global = true, value_name = "HOST")]
     pub(super) host: Option<Host>,
     /// The client's configuration, or that of the box for 'serve', 'fsck --rebuild-index' and
     /// 'token recover'

@@ -25,9 +25,18 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(global: &Global) -> Self {
-        let (host, config) = (global.host.clone(), global.config.clone());
-        Self { output: Output::new(global), host, config }
+    /// `LARDER_HOST` says the host where the command line does not; empty it says nothing.
+    pub(super) fn new(global: &Global) -> anyhow::Result<Self> {
+        let variable = env::var("LARDER_HOST").ok().filter(|text| !text.is_empty());
+        let host = match (&global.host, variable) {
+            (Some(host), _) => Some(host.clone()),
+            (None, Some(text)) => {
+                let host = text.parse();
+                Some(host.map_err(|error| Complaint::usage(format!("LARDER_HOST: {error}")))?)
+            }
+            (None, None) => None,
+        };
+        Ok(Self { output: Output::new(global), host, config: global.config.clone() })
     }
 
     pub(super) fn places(&self) -> anyhow::Result<Places> {

@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let filter = log_filter(&cli.global, env::var("LARDER_LOG").ok())?;
-    let context = Context::new(&cli.global);
+    let context = Context::new(&cli.global)?;
     if !matches!(cli.command, Command::Serve(_)) {
         let filter = filter.clone().map_or_else(|| "warn".parse(), Ok)?;
         logging::start(&LogOptions { filter, ..LogOptions::default() });

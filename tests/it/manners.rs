@@ -140,3 +140,16 @@ fn without_a_home_each_command_says_what_it_misses() {
         assert!(ended.status.success(), "{args:?}: {}", told(&ended));
     }
 }
+
+#[test]
+fn a_variable_that_is_empty_says_nothing_and_a_wrong_one_is_named() {
+    let folder = TempDir::new().unwrap();
+    let version = |host: &str| {
+        let mut command = command(folder.path(), ["version"]);
+        command.env("LARDER_HOST", host).output().unwrap()
+    };
+    assert!(version("").status.success());
+    let wrong = version("a b");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(told(&wrong).contains("LARDER_HOST: 'a b' is no host"), "{}", told(&wrong));
+}
