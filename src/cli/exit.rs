@@ -226,8 +226,12 @@ fn near_cache(cause: &(dyn Error + 'static)) -> Option<Cow<'static, str>> {
     let names: Vec<_> = known.iter().map(ToString::to_string).collect();
     Some(match near(&cache.to_string(), names.clone()) {
         Some(near) => format!("did you mean '{near}'?").into(),
-        None if names.is_empty() => "the token may push to no cache at all".into(),
-        None => format!("the token may push to {}", names.join(", ")).into(),
+        None if names.is_empty() => HINT_TOKEN.into(),
+        None => format!(
+            "the token may push to {}; 'larder cache list' shows all, 'larder cache create' makes one",
+            names.join(", ")
+        )
+        .into(),
     })
 }
 
