@@ -1,7 +1,6 @@
 //! Build logs and realisations travel with a push, and Nix finds them.
 
 use std::io::Read;
-use std::process::Command;
 
 use larder::formats::attachment;
 use larder::formats::{AttachmentName, StorePath};
@@ -9,22 +8,9 @@ use larder::wire::RefusalCode;
 use larder::wire::message::{BoxMessage, ClientMessage};
 
 use crate::fixture::larder::TestBox;
-use crate::fixture::nix::{NixStore, SecondStore};
+use crate::fixture::nix::{CONTENT_ADDRESSED, NixStore, SecondStore};
 use crate::fixture::raw_quic::{Heard, RawClient, RawStream};
 use crate::fixture::served::get;
-
-/// A path whose build says something, its derivation, and what it said.
-fn built(nix: &NixStore, seed: &str) -> (StorePath, StorePath, String) {
-    let name = nix.name("logged", seed);
-    let said = format!("built {name} <script>alert(1)</script>");
-    let expression = format!(
-        "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
-         args = [ \"-c\" \"echo '{said}'; echo {seed} > $out\" ]; }}"
-    );
-    let path = nix.build(&expression).remove(0);
-    let derivation = nix.text("nix-store", &["-q", "--deriver", &path.to_absolute()]);
-    (path, StorePath::from_absolute(&derivation).unwrap(), said)
-}
 
 fn log_url(larder: &TestBox, cache: &str, derivation: &StorePath) -> String {
     larder.url(&format!("{cache}log/{}", derivation.base_name()))
@@ -33,7 +19,7 @@ fn log_url(larder: &TestBox, cache: &str, derivation: &StorePath) -> String {
 #[test]
 fn nix_shows_the_log_of_a_build_that_was_made_elsewhere() {
     let (nix, larder) = (NixStore::new(), TestBox::start());
-    let (path, derivation, said) = built(&nix, "shown");
+    let (path, derivation, said) = nix.build_logged("shown");
     larder.push("main", &[path.to_absolute()]);
     for cache in ["main/", ""] {
         let mut answer = ureq::get(log_url(&larder, cache, &derivation)).call().unwrap();
@@ -48,7 +34,7 @@ fn nix_shows_the_log_of_a_build_that_was_made_elsewhere() {
     let error = String::from_utf8_lossy(&shown.stderr);
     assert_eq!(String::from_utf8_lossy(&shown.stdout), format!("{said}\n"), "{error}");
 
-    let (quiet, derivation, _) = built(&nix, "quiet");
+    let (quiet, derivation, _) = nix.build_logged("quiet");
     larder.json(["push", "main", &quiet.to_absolute(), "--no-logs"]);
     assert_eq!(get(&log_url(&larder, "main/", &derivation)), None);
     assert_eq!(get(&larder.url("main/log/../../etc/passwd")), None);
@@ -59,7 +45,7 @@ fn nix_shows_the_log_of_a_build_that_was_made_elsewhere() {
 fn a_log_survives_a_kill_and_a_new_index_and_goes_with_its_cache() {
     let (nix, mut larder) = (NixStore::new(), TestBox::start());
     larder.create_cache("team", &["--private"]);
-    let (path, derivation, said) = built(&nix, "kept");
+    let (path, derivation, said) = nix.build_logged("kept");
     larder.push("main", &[path.to_absolute()]);
     larder.push("team", &[path.to_absolute()]);
     let main = |larder: &TestBox| get(&log_url(larder, "main/", &derivation)).unwrap();
@@ -141,29 +127,18 @@ async fn what_is_none_is_refused_and_the_first_one_stays() {
 #[test]
 fn a_content_addressed_path_is_found_by_its_realisation() {
     let (nix, larder) = (NixStore::new(), TestBox::start());
-    let name = nix.name("ca", "realised");
-    let expression = format!(
-        "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
-         args = [ \"-c\" \"echo {name} > $out\" ]; __contentAddressed = true; \
-         outputHashMode = \"recursive\"; outputHashAlgo = \"sha256\"; }}"
-    );
-    let features = ["--option", "experimental-features", "nix-command ca-derivations"];
-    let build = |mut command: Command| {
-        let built = command.args(["--no-out-link", "-E", &expression]).args(features).output();
-        let built = built.unwrap();
-        let error = String::from_utf8_lossy(&built.stderr).into_owned();
-        assert!(built.status.success(), "{error}");
-        (String::from_utf8(built.stdout).unwrap().trim().to_owned(), error)
-    };
-    let (path, _) = build(nix.command("nix-build"));
+    let (path, expression) = nix.build_content_addressed("realised");
+    let path = path.to_absolute();
     larder.push("main", &[&path]);
     let served = get(&larder.url(&format!("main/{}.narinfo", &path[11..43]))).unwrap();
     assert!(String::from_utf8(served).unwrap().contains("\nCA: fixed:r:sha256:"));
 
     // Another store has neither: it asks for the realisation, and takes the path.
     let second = SecondStore::new(&larder.url("main"), &larder.public_key);
-    let (found, said) = build(second.command("nix-build"));
-    assert_eq!(found, path);
+    let mut build = second.command("nix-build");
+    build.args(["--no-out-link", "-E", &expression]).args(CONTENT_ADDRESSED);
+    let built = build.output().unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert_eq!(String::from_utf8_lossy(&built.stdout).trim(), path, "{said}");
     assert!(!said.contains("building '"), "it was built anew: {said}");
-    nix.will_delete(&StorePath::from_absolute(&path).unwrap());
 }

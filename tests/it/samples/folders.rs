@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::fixture::ending::with_input;
 use crate::fixture::larder::{TestBox, copy_folder};
-use crate::fixture::nix::NixStore;
+use crate::fixture::nix::{CONTENT_ADDRESSED, NixStore};
 use crate::samples::{KEPT, assert_none_lacks, data, kept};
 
 const FIRST_FORMAT: u32 = 2;
@@ -26,6 +26,9 @@ struct Expected {
     /// Facts of caches, as `larder cache list --json` gave them.
     caches: Vec<CacheFacts>,
     paths: Vec<PathFacts>,
+    /// Build logs and realisations, which formats before 3 have not.
+    #[serde(default)]
+    attachments: Vec<AttachmentFacts>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -50,15 +53,24 @@ struct PathFacts {
     listing: Option<String>,
 }
 
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct AttachmentFacts {
+    /// The cache, and what is asked of it.
+    url: String,
+    contents: String,
+}
+
 impl Expected {
-    /// Asks a box about these paths of these caches.
-    fn of(larder: &TestBox, reader: &str, paths: &[(&str, String)]) -> Self {
+    /// Asks a box about these paths of these caches, and about these attachments.
+    fn of(larder: &TestBox, reader: &str, paths: &[(&str, String)], urls: Vec<String>) -> Self {
         let paths = paths.iter().map(|(cache, path)| PathFacts::of(larder, reader, cache, path));
+        let attachments = urls.into_iter().map(|url| AttachmentFacts::of(larder, reader, url));
         Self {
             device_id: larder.device_id.clone(),
             reader: reader.to_owned(),
             caches: caches_of(larder),
             paths: paths.collect(),
+            attachments: attachments.collect(),
         }
     }
 
@@ -68,6 +80,10 @@ impl Expected {
         assert_eq!(caches_of(larder), self.caches);
         for path in &self.paths {
             path.assert_served(larder, &self.reader, &self.caches);
+        }
+        for attachment in &self.attachments {
+            let url = attachment.url.clone();
+            assert_eq!(AttachmentFacts::of(larder, &self.reader, url), *attachment);
         }
     }
 }
@@ -114,6 +130,13 @@ impl PathFacts {
     }
 }
 
+impl AttachmentFacts {
+    fn of(larder: &TestBox, reader: &str, url: String) -> Self {
+        let contents = get(larder, reader, &url).unwrap_or_else(|| panic!("{url} is gone"));
+        Self { contents: String::from_utf8(contents).unwrap(), url }
+    }
+}
+
 /// What the box serves there to who has the token; `None` for a 404.
 fn get(larder: &TestBox, token: &str, path: &str) -> Option<Vec<u8>> {
     let request = ureq::get(larder.url(path)).header("Authorization", format!("Bearer {token}"));
@@ -135,11 +158,13 @@ fn write(into: &Path) -> Expected {
     larder.push("gone", &[&script]);
     larder.json(["cache", "delete", "gone", "--yes"]);
     push_signed(&nix, &larder, &script);
+    let (attached, attachments) = push_attached(&nix, &larder);
 
     let reader = larder.create_token(&["team:read"]);
     let top = graph.closure.iter().map(|path| ("main", path.to_absolute()));
-    let paths: Vec<_> = top.chain([("team", script)]).collect();
-    let expected = Expected::of(&larder, &reader, &paths);
+    let paths: Vec<_> =
+        top.chain(attached.map(|path| ("main", path))).chain([("team", script)]).collect();
+    let expected = Expected::of(&larder, &reader, &paths, attachments);
     larder.stop();
     copy_folder(&larder.data(), into);
     for name in NOT_KEPT {
@@ -147,6 +172,22 @@ fn write(into: &Path) -> Expected {
         let _not_there = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
     }
     expected
+}
+
+/// Pushes a path with its build's log, and one with its realisation: the paths, and the URLs of
+/// what came with them.
+fn push_attached(nix: &NixStore, larder: &TestBox) -> ([String; 2], Vec<String>) {
+    let (logged, derivation, _) = nix.build_logged("sample");
+    let (realised, _) = nix.build_content_addressed("sample");
+    let paths = [logged.to_absolute(), realised.to_absolute()];
+    larder.push("main", &paths);
+    let deriver = nix.text("nix-store", &["-q", "--deriver", &realised.to_absolute()]);
+    let mut info = nix.command("nix");
+    info.args(["realisation", "info", "--json", &deriver]).args(CONTENT_ADDRESSED);
+    let found: serde_json::Value = serde_json::from_slice(&info.output().unwrap().stdout).unwrap();
+    let output = found[0]["id"].as_str().unwrap();
+    let log = format!("main/log/{}", derivation.base_name());
+    (paths, vec![log, format!("main/realisations/{output}.doi")])
 }
 
 /// Pushes to a private, self-signed cache with one key, and later with another.
