@@ -1,10 +1,13 @@
 //! Scrubbing: every record of every pack is read and verified, on the open store.
 
+use std::path::Path;
+
 use rusqlite::{Connection, params};
 
 use crate::store::error::StoreError;
 use crate::store::heal;
 use crate::store::index::chunks;
+use crate::store::index::nars;
 use crate::store::index::numbers::ChunkNumber;
 use crate::store::index::paths;
 use crate::store::pack::record::RECORD_HEADER_BYTES;
@@ -48,12 +51,17 @@ pub(in crate::store) fn check(
     let mut report = CheckReport::default();
     let mut seen = CheckProgress::default();
     for pack in &packs {
-        seen.total_bytes += scan::pack_bytes(&folder, *pack)?;
+        seen.total_bytes += bytes_now(&folder, *pack)?;
     }
     for pack in &packs {
+        // A collection may empty one meanwhile. If it was lost, that is found below.
+        let bytes = bytes_now(&folder, *pack)?;
+        if bytes == 0 {
+            continue;
+        }
         let limit = (*pack == end.pack).then_some(end.offset);
         let mut bad = Vec::new();
-        let sound_to = scan::scan(&folder, inner.shared.packs.key(), *pack, 0, limit, |found| {
+        let scanned = scan::scan(&folder, inner.shared.packs.key(), *pack, 0, limit, |found| {
             // A box that stops does not wait for hundreds of gigabytes to be read.
             if inner.windows.is_closed() {
                 return Err(StoreError::Closed);
@@ -64,7 +72,11 @@ pub(in crate::store) fn check(
                 Found::Damaged { start, end } => bad.push((start, end)),
             }
             Ok(())
-        })?;
+        });
+        let sound_to = match scanned {
+            Err(StoreError::Pack(error)) if error.is_gone() => continue,
+            scanned => scanned?,
+        };
         report.bytes += sound_to;
         for (start, end) in bad {
             let chunks = note(inner, *pack, start, end)?;
@@ -78,13 +90,21 @@ pub(in crate::store) fn check(
             let sentence = format!("pack {pack} ends at byte {sound_to}, before {chunks} chunks");
             report.damaged.push(sentence);
         }
-        seen.done_bytes += scan::pack_bytes(&folder, *pack)?;
+        seen.done_bytes += bytes;
     }
     missing_packs(inner, &packs, &mut report)?;
     let (visible, hidden) = inner.readers.read(paths::count)?;
     report.paths = visible + hidden;
     progress(seen);
     Ok(report)
+}
+
+/// Bytes of a pack; 0 if it is gone.
+fn bytes_now(folder: &Path, pack: u32) -> Result<u64, StoreError> {
+    match scan::pack_bytes(folder, pack) {
+        Err(error) if error.is_gone() => Ok(0),
+        bytes => Ok(bytes?),
+    }
 }
 
 /// Behind every record that a pack may have.
@@ -105,12 +125,27 @@ fn note(inner: &Inner, pack: u32, start: u64, end: u64) -> Result<usize, StoreEr
 
 /// Records the chunks of packs that are not there.
 fn missing_packs(inner: &Inner, packs: &[u32], report: &mut CheckReport) -> Result<(), StoreError> {
+    let folder = inner.shared.folder.packs();
     let wanted = inner.readers.read(|connection| {
         numbers(connection, "SELECT DISTINCT pack FROM chunks WHERE pack > 0", [])
     })?;
     for pack in wanted.into_iter().filter_map(|pack| u32::try_from(pack).ok()) {
-        if packs.binary_search(&pack).is_err() {
+        if packs.binary_search(&pack).is_err() || bytes_now(&folder, pack)? == 0 {
             let chunks = note(inner, pack, 0, END)?;
+            // An old index that was put back knows of some that were collected since.
+            let wanted = inner.readers.read(|connection| {
+                let mut numbers = chunks::all_in_pack(connection, pack)?;
+                numbers.sort_unstable();
+                for nar in nars::with_chunks(connection, &numbers)? {
+                    if nars::has_path(connection, nar)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            })?;
+            if !wanted {
+                continue;
+            }
             report.damaged.push(format!("pack {pack} is missing, with {chunks} chunks"));
         }
     }

@@ -63,6 +63,9 @@ pub(in crate::store) fn path(
     check_source(group.tx, new, &source)?;
     let hash = new.info.store_path.hash();
     let standing = paths::standing(group.tx, new.cache, hash)?;
+    group.shared.barrier.note_path(new.cache, &new.info);
+    // What waits under that name counts no longer, also where its record is met later.
+    let alone = standing.is_some();
     let mut new = Cow::Borrowed(new);
     if let Some(hidden) = standing.as_ref().filter(|s| !s.visible && s.is(&new)) {
         keep_signatures(&mut new.to_mut().info.signatures, &hidden.signatures);
@@ -95,15 +98,19 @@ pub(in crate::store) fn path(
         }
     };
     let nar = nars::by_id(group.tx, nar)?.ok_or(StoreError::NoSuchNar(new.info.nar_hash))?;
-    paths::put_hidden(group.tx, new, nar.id)?;
+    let used = group.shared.uses.next();
+    meta::set_uses(group.tx, used)?;
+    paths::put_hidden(group.tx, new, nar.id, used)?;
     let chunks = cache_chunks::chunks_of(group.tx, nar.id)?;
+    group.shared.barrier.note_chunks(&chunks);
     cache_chunks::add(group.tx, new.cache, &chunks)?;
     if sight.reads_target() {
         uploads::attach(group.tx, new.pusher.token, &chunks)?;
     }
     let settled = visibility::settle(group.tx, new.cache, &new.info)?;
     group.shared.filter.add(group.tx, &settled.woken)?;
-    append_path(group, uuid, new, &nar, settled.woken.is_empty())?;
+    let hidden = settled.woken.is_empty();
+    append_path(group, &path_record(uuid, new, &nar, hidden), alone)?;
     let mut woken = settled.woken.into_iter();
     Ok(match woken.next() {
         Some(_itself) => CommitOutcome::Stored { woken: woken.collect() },
@@ -179,7 +186,7 @@ pub(in crate::store) fn delete_cache(group: &Group<'_>, id: CacheId) -> Result<(
     Ok(())
 }
 
-fn append_cache(group: &Group<'_>, cache: Cache) -> Result<(), StoreError> {
+pub(in crate::store) fn append_cache(group: &Group<'_>, cache: Cache) -> Result<(), StoreError> {
     let record = payload::Cache {
         uuid: cache.uuid,
         name: cache.name,
@@ -208,7 +215,7 @@ pub(in crate::store) fn append_manifest(
         file_size: nar.file_size,
         chunks,
     };
-    group.append(Kind::Manifest, &payload::encode(&record)?)?;
+    group.append(Kind::Manifest, &payload::encode_manifest(&record)?)?;
     Ok(())
 }
 
@@ -220,7 +227,8 @@ fn check_source(
     let expected = new.info.nar_hash;
     let (found, size) = match source {
         NarSource::Known(nar) => {
-            let nar = nars::by_id(connection, *nar)?.ok_or(StoreError::NoSuchNar(expected))?;
+            let vanished = StoreError::ChunksVanished { nar_hash: expected, count: 1 };
+            let nar = nars::by_id(connection, *nar)?.ok_or(vanished)?;
             (nar.nar_hash, nar.nar_size)
         }
         NarSource::Ingested(finished) => (finished.nar_hash, finished.nar_size),
@@ -245,7 +253,11 @@ fn nar_of(group: &Group<'_>, finished: FinishedNar) -> Result<NarId, StoreError>
         nar_hash: finished.nar_hash,
         nar_size: finished.nar_size,
         // A damaged one was cut in another way, or its chunks would have healed it.
-        revision: known.as_ref().map_or(FIRST_REVISION, |known| known.revision + 1),
+        // A new one may have been here before, and its URL may be remembered: see `meta`.
+        revision: match &known {
+            Some(known) => known.revision + 1,
+            None => meta::first_revision(group.tx)?,
+        },
         file_hash: finished.file_hash,
         file_size: finished.file_size,
         chunks: numbers::encode(finished.numbers.iter().copied()),
@@ -270,9 +282,6 @@ fn nar_of(group: &Group<'_>, finished: FinishedNar) -> Result<NarId, StoreError>
     }
     Ok(id)
 }
-
-/// The revision of a NAR's first encoding.
-const FIRST_REVISION: u32 = 1;
 
 /// Checks that every chunk of the NAR is in the index and none is recorded as damaged: what was
 /// promised to the ingest may have been lost since.
@@ -345,22 +354,24 @@ fn keep_signatures(signatures: &mut Vec<Signature>, earlier: &[Signature]) {
     }
 }
 
-fn append_path(
+/// Appends the record of a path. If it stands alone, none before it under that name counts.
+pub(in crate::store) fn append_path(
     group: &Group<'_>,
-    uuid: [u8; 16],
-    new: &NewPath,
-    nar: &NarFile,
-    hidden: bool,
+    record: &payload::Path,
+    alone: bool,
 ) -> Result<(), StoreError> {
-    let record = payload::Path {
-        cache: uuid,
+    group.append(Kind::Path, &payload::encode_path(record, alone)?)?;
+    Ok(())
+}
+
+fn path_record(cache: [u8; 16], new: &NewPath, nar: &NarFile, hidden: bool) -> payload::Path {
+    payload::Path {
+        cache,
         info: new.info.clone(),
         nar_revision: nar.revision,
         hidden,
         pushed_at: new.pusher.at,
         device_key: new.pusher.device_key,
         device_signature: new.pusher.device_signature.to_vec(),
-    };
-    group.append(Kind::Path, &payload::encode(&record)?)?;
-    Ok(())
+    }
 }

@@ -110,6 +110,9 @@ pub enum StoreError {
     /// A row of the index has what this program never writes.
     #[error("the index has a bad {0}; `larder fsck --rebuild-index` makes it anew")]
     BadRow(&'static str),
+    /// One collection runs already.
+    #[error("a collection runs already; wait for its end")]
+    CollectionRuns,
     /// There is a cache of that name.
     #[error("there is a cache called {0} already")]
     CacheExists(CacheName),

@@ -26,7 +26,6 @@ pub(in crate::store) struct PathFilter {
     words: RwLock<Words>,
 }
 
-#[derive(Debug)]
 struct Words {
     words: Box<[AtomicU64]>,
     /// Paths that may be added before the filter is made anew, twice as large.
@@ -66,6 +65,12 @@ impl PathFilter {
         hashes.iter().for_each(|hash| grown.set(*hash));
         *self.words.write().unwrap_or_else(PoisonError::into_inner) = grown;
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Words").field("count", &self.words.len()).finish_non_exhaustive()
     }
 }
 

@@ -61,6 +61,21 @@ impl Group<'_> {
         Ok(appender.append_in(self.epoch, kind, id, raw_len, payload)?.location)
     }
 
+    /// Appends the frame of a chunk that is in the index.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub(in crate::store) fn append_chunk(
+        &self,
+        id: [u8; 32],
+        raw_len: u32,
+        frame: &[u8],
+    ) -> Result<Location, StoreError> {
+        let appender = &self.shared.appender;
+        Ok(appender.append_in(self.epoch, Kind::Chunk, id, raw_len, frame)?.location)
+    }
+
     /// Runs `work`; what it did to the index is undone if it fails.
     pub(in crate::store) fn in_savepoint<T>(
         &self,

@@ -32,8 +32,16 @@ pub(in crate::store) fn record(inner: &Inner, damaged: &[ChunkRow]) -> Result<()
         let place = row.location;
         warn!(chunk = ?row.id, pack = place.pack, offset = place.offset, "A chunk is damaged on disk");
     }
-    let numbers: Vec<_> = damaged.iter().map(|row| row.number).collect();
-    inner.writer.run_blocking(move |group| damage::record(group.tx, &numbers))?;
+    let damaged = damaged.to_vec();
+    inner.writer.run_blocking(move |group| {
+        let numbers: Vec<_> = damaged.iter().map(|row| row.number).collect();
+        let now = chunks::rows(group.tx, &numbers)?;
+        // What was moved or collected meanwhile was met in its old place.
+        let still_there = damaged.iter().zip(now).filter_map(|(row, now)| {
+            now.is_some_and(|now| now.location == row.location).then_some(row.number)
+        });
+        damage::record(group.tx, &still_there.collect::<Vec<_>>())
+    })?;
     Ok(())
 }
 
@@ -49,6 +57,7 @@ pub(in crate::store) fn replace(
         if chunks::rows(group.tx, &[new.number])?.iter().any(Option::is_none) {
             return Err(StoreError::Lost);
         }
+        group.shared.barrier.note_chunks(&[new.number]);
         replace_in_index(group.tx, &group.shared.chunks, &old, &new)
     })?;
     refresh(inner)
@@ -127,6 +136,7 @@ fn encoding_of(inner: &Inner, nar: NarId) -> Result<Option<Encoding>, StoreError
             id: row.id.0,
             raw_len: row.raw_len,
             stored_len: row.location.stored_len,
+            sum: row.sum.to_le_bytes(),
         }));
     }
     let file_hash = hasher.finish();

@@ -38,7 +38,7 @@ const FLUSH_BYTES_WAIT: u64 = 64 << 20;
 const READ_AHEAD_BYTES: u64 = 512 << 10;
 
 /// Chunks of one NAR: what a manifest record has room for, some 90 GB of NAR.
-const CHUNKS_MAX: usize = 1_500_000;
+const CHUNKS_MAX: usize = 1_400_000;
 
 /// One NAR on its way in. Every method blocks (disk, hashing): call it on a blocking thread.
 ///
@@ -211,6 +211,7 @@ impl Ingest {
             id: chunk.id.0,
             raw_len: chunk.raw_len,
             stored_len: row.location.stored_len,
+            sum: row.sum.to_le_bytes(),
         });
         Ok(Added::Taken)
     }

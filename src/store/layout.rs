@@ -15,10 +15,12 @@ use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::store::error::StoreError;
+use crate::store::pack;
 
 /// The version of the data folder that this program writes.
-pub(in crate::store) const FORMAT_VERSION: u32 = 3;
-/// The oldest one that is brought up to it. Packs of 2 have no attachments; nothing else differs.
+pub(in crate::store) const FORMAT_VERSION: u32 = 4;
+/// The oldest one that is brought up to it. Packs of 2 have no attachments, those of 3 no records
+/// that were moved; nothing else differs.
 const FORMAT_VERSION_MIN: u32 = 2;
 
 const VERSION_PREFIX: &str = "larder data folder ";
@@ -66,6 +68,11 @@ impl Folder {
 
     pub(in crate::store) fn packs(&self) -> PathBuf {
         self.root.join("packs")
+    }
+
+    /// The file of a pack.
+    pub(in crate::store) fn pack(&self, number: u32) -> PathBuf {
+        pack::path_of(&self.packs(), number)
     }
 
     pub(in crate::store) fn index(&self) -> PathBuf {

@@ -21,6 +21,11 @@ pub(in crate::store) struct LeaseSet {
 }
 
 impl Leases {
+    /// Whether a chunk is leased.
+    pub(in crate::store) fn has(&self, number: ChunkNumber) -> bool {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&number)
+    }
+
     /// How many chunks are leased.
     pub(in crate::store) fn count(&self) -> usize {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).len()

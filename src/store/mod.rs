@@ -7,8 +7,10 @@
 
 mod assemble;
 mod attachment;
+mod barrier;
 mod check;
 mod claims;
+mod collect;
 mod commit;
 mod error;
 mod filter;
@@ -28,6 +30,7 @@ mod rebuild;
 mod replay;
 mod shared;
 mod stats;
+mod uses;
 mod writer;
 #[cfg(test)]
 mod tests;
@@ -43,6 +46,7 @@ use crate::formats::{AttachmentName, Sha256Hash, StorePathHash};
 pub use assemble::NarStream;
 pub use attachment::Attachment;
 pub use check::{CheckProgress, CheckReport};
+pub use collect::{CollectReport, CollectRequest, LeavingPath};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
 pub use index::caches::{Cache, CacheId, CacheUpdate, NewCache, SigningMode};
@@ -471,5 +475,36 @@ impl Store {
     ) -> Result<CheckReport, StoreError> {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || check::check(&inner, &*progress)).await?
+    }
+
+    /// Takes away what nobody needs, and as many paths as have to go for space. Works on the open
+    /// store, beside everything else. `left` is called, on a blocking thread, with paths that have
+    /// just left some cache.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::CollectionRuns`], or whatever keeps the store from being read or written;
+    /// nothing that was acknowledged is lost then either.
+    pub async fn collect(
+        &self,
+        request: CollectRequest,
+        left: Arc<dyn Fn(&[StorePathHash]) + Send + Sync>,
+    ) -> Result<CollectReport, StoreError> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || collect::collect(&inner, &request, &*left)).await?
+    }
+
+    /// Notes that a path was read, if the cache has it, for the order in which paths leave.
+    pub fn note_use(&self, cache: CacheId, path: StorePathHash) {
+        self.0.shared.uses.note(cache, path);
+    }
+
+    /// Writes down what was noted. Costs a commit: call it now and then.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::CommitFailed`] and the like.
+    pub async fn write_uses(&self) -> Result<(), StoreError> {
+        self.0.writer.run(|group| group.shared.uses.write(group)).await
     }
 }

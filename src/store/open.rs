@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::store::assemble::{PREFETCHES_MAX, WINDOWS_READ_MAX};
+use crate::store::barrier::Barrier;
 use crate::store::check::{CheckProgress, CheckReport};
+use crate::store::collect;
 use crate::store::commit;
 use crate::store::error::StoreError;
 use crate::store::filter::PathFilter;
@@ -32,6 +34,7 @@ use crate::store::pending::Pending;
 use crate::store::rebuild;
 use crate::store::replay::Replay;
 use crate::store::shared::{Inner, Shared};
+use crate::store::uses::Uses;
 use crate::store::writer::Writer;
 
 /// What [`bring_up`] leaves.
@@ -51,6 +54,7 @@ pub(in crate::store) fn open(
     let folder = Folder::open(&options.folder)?;
     rebuild::finish(&folder)?;
     let mut connection = db::open_writer(&folder.index())?;
+    collect::finish(&connection, &folder)?;
     let BroughtUp { report, uuid, end, index } = bring_up(&mut connection, &folder, &|_| ())?;
     if report.records > 0 {
         info!(records = report.records, "Brought the index up to the packs");
@@ -66,6 +70,8 @@ pub(in crate::store) fn open(
         pending: Pending::new(next_number, appender.epoch()),
         filter: PathFilter::load(&connection)?,
         leases: Arc::new(Leases::default()),
+        barrier: Barrier::default(),
+        uses: Uses::after(meta::uses(&connection)?),
         chunks: index,
         appender,
         folder,
@@ -98,7 +104,7 @@ pub(in crate::store) fn bring_up(
     let key = HeaderKey::of(uuid);
     let next_number = next_number(connection)?;
     let index = ChunkIndex::open(connection)?;
-    let mut replay = Replay::begin(connection, &index, next_number)?;
+    let mut replay = Replay::begin(connection, &index, &packs, next_number)?;
     let mut end = position;
     if cut_short(&folder, &packs, position)? {
         replay.lost(format!("pack {} is not as long as the index knows it", position.pack));
@@ -106,7 +112,7 @@ pub(in crate::store) fn bring_up(
         end = Position { pack: position.pack + 1, offset: 0 };
     }
     let from = end;
-    let behind: Vec<_> = packs.into_iter().filter(|pack| *pack >= from.pack).collect();
+    let behind: Vec<_> = packs.iter().copied().filter(|pack| *pack >= from.pack).collect();
     let mut seen = CheckProgress::default();
     for pack in &behind {
         seen.total_bytes += scan::pack_bytes(&folder, *pack)?;
@@ -121,7 +127,7 @@ pub(in crate::store) fn bring_up(
         end = Position { pack, offset };
     }
     progress(seen);
-    let mut report = replay.end(end)?;
+    let mut report = replay.end(&PackReader::new(&folder, key), end)?;
     let (visible, hidden) = paths::count(connection)?;
     report.paths = visible + hidden;
     Ok(BroughtUp { report, uuid, end, index })
@@ -131,7 +137,8 @@ pub(in crate::store) fn bring_up(
 fn cut_short(folder: &Path, packs: &[u32], position: Position) -> Result<bool, StoreError> {
     Ok(match packs.binary_search(&position.pack) {
         Ok(_there) => scan::pack_bytes(folder, position.pack)? < position.offset,
-        Err(_gone) => position.offset > 0,
+        // Where later packs are, a collection may have emptied it: the index is an old one.
+        Err(behind) => position.offset > 0 && behind == packs.len(),
     })
 }
 
@@ -195,6 +202,7 @@ fn has_bytes(folder: &Path, packs: &[u32]) -> Result<bool, StoreError> {
 /// the chunk that had it was lost.
 fn next_number(connection: &Connection) -> Result<u64, StoreError> {
     let sql = "SELECT 1 + max((SELECT ifnull(max(number), 0) FROM chunks),
-                              (SELECT ifnull(max(number), 0) FROM uploads))";
-    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+                              (SELECT ifnull(max(number), 0) FROM uploads), ?)";
+    let passed = meta::passed_number(connection)?;
+    Ok(connection.query_row(sql, [passed], |row| row.get(0))?)
 }

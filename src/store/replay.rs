@@ -1,59 +1,99 @@
-//! From the packs to the index: what lies behind the index's position is applied record by
-//! record. A start does it with the tails, a rebuild with everything.
+//! From the packs to the index: what lies behind the index's position is applied. A start does it
+//! with the tails, a rebuild with everything.
 //!
-//! Applying a record that the index has already changes nothing, so the position may lag behind.
+//! Records that were moved by a collection stand behind others that were told of later, so the
+//! order of the packs is not the order in which things happened. What comes first is read first:
+//! chunks and ends (of paths and caches) while the packs are read, and then, stage by stage,
+//! caches, manifests, listings, paths, and what is added to paths. Within a stage the order of the
+//! packs counts, for of two records about one thing that were not moved the later one is behind,
+//! and one that was moved is the one that counts.
+//!
+//! Applying a record that the index has already changes nothing, and the position is moved when all
+//! stages are through; so a replay that is cut off begins anew.
 //! A chunk that no manifest refers to is in no cache, and nobody is told of it. A manifest whose chunk was damaged
 //! keeps its place with the chunk recorded as damaged, so that a push heals it. A path of a
 //! cache that no record tells of goes to a cache of its own, private and detached.
 
+use std::collections::HashSet;
+
 use data_encoding::HEXLOWER;
 use rusqlite::Connection;
 
+use crate::formats::signature::Signature;
 use crate::formats::{CacheName, StorePathHash};
 use crate::store::check::CheckReport;
 use crate::store::error::StoreError;
 use crate::store::heal;
 use crate::store::index::caches::{CacheId, NewCache, SigningMode};
 use crate::store::index::chunks::{ChunkIndex, ChunkRow};
-use crate::store::index::nars::NewNar;
+use crate::store::index::nars::{NarId, NewNar};
 use crate::store::index::numbers::ChunkNumber;
-use crate::store::index::paths::{NewPath, Pusher};
+use crate::store::index::paths::{NewPath, Pusher, Standing};
 use crate::store::index::tokens::TokenId;
 use crate::store::index::{
-    attachments, cache_chunks, caches, damage, meta, nars, numbers, paths, visibility,
+    attachments, cache_chunks, caches, chunks, damage, meta, nars, numbers, paths, replay_state,
+    visibility,
 };
 use crate::store::pack::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::store::pack::scan::Found;
-use crate::store::pack::{Kind, Location, Position, payload};
+use crate::store::pack::{Kind, Location, PackReader, Position, Wanted, payload};
 use crate::wire::message::ChunkId;
 
 /// Where a chunk is that no pack has in sound form; there is no pack 0.
-const NOWHERE: Location = Location { pack: 0, offset: 0, stored_len: 0 };
+pub(in crate::store) const NOWHERE: Location = Location { pack: 0, offset: 0, stored_len: 0 };
 
 /// Records that are applied in one transaction.
 const RECORDS_AT_A_TIME: u64 = 4096;
+
+/// Kinds in the order in which they are applied, after chunks and ends.
+const STAGES: [Kind; 6] =
+    [Kind::Cache, Kind::Manifest, Kind::Listing, Kind::Path, Kind::Signatures, Kind::Attachment];
 
 /// A replay under way: takes what a scan meets, commits now and then.
 #[derive(Debug)]
 pub(in crate::store) struct Replay<'a> {
     connection: &'a Connection,
     index: &'a ChunkIndex,
+    /// The packs that there are.
+    packs: &'a [u32],
+    /// Up to where the index knew the packs before.
+    known: Position,
     next_number: ChunkNumber,
+    applied: u64,
+    ended_caches: HashSet<[u8; 16]>,
+    /// NARs that this replay has entered or changed.
+    nars: Vec<NarId>,
+    /// Chunks that only manifests tell of.
+    nowhere: Vec<ChunkNumber>,
     report: CheckReport,
 }
 
 impl<'a> Replay<'a> {
-    /// Begins the first transaction on `connection`, which nobody else uses meanwhile.
+    /// Begins the first transaction on `connection`, which nobody else uses meanwhile. `packs` are
+    /// those that there are, rising.
     pub(in crate::store) fn begin(
         connection: &'a mut Connection,
         index: &'a ChunkIndex,
+        packs: &'a [u32],
         next_number: ChunkNumber,
     ) -> Result<Self, StoreError> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        Ok(Self { connection, index, next_number, report: CheckReport::default() })
+        replay_state::clear(connection)?;
+        Ok(Self {
+            known: meta::position(connection)?,
+            connection,
+            index,
+            packs,
+            next_number,
+            applied: 0,
+            ended_caches: HashSet::new(),
+            nars: Vec::new(),
+            nowhere: Vec::new(),
+            report: CheckReport::default(),
+        })
     }
 
-    /// Applies what a scan of `pack` met.
+    /// Takes what a scan of `pack` met; most of it waits for [`end`](Self::end).
     pub(in crate::store) fn take(
         &mut self,
         pack: u32,
@@ -63,18 +103,14 @@ impl<'a> Replay<'a> {
             Found::Record { header, location, payload } => {
                 self.report.records += 1;
                 self.report.bytes += RECORD_HEADER_BYTES + u64::from(header.stored_len);
-                self.apply(header, *location, payload)?;
+                self.take_record(header, *location, payload)?;
             }
             Found::Damaged { start, end } => {
                 let place = format!("bytes {start} to {end} of pack {pack} are damaged");
                 self.report.damaged.push(place);
             }
         }
-        if self.report.records.is_multiple_of(RECORDS_AT_A_TIME) {
-            meta::set_position(self.connection, Position { pack, offset: found.end() })?;
-            self.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
-        }
-        Ok(())
+        self.pause()
     }
 
     /// Notes a loss, for people.
@@ -82,14 +118,45 @@ impl<'a> Replay<'a> {
         self.report.damaged.push(sentence);
     }
 
-    /// Ends at the end of the packs.
-    pub(in crate::store) fn end(self, end: Position) -> Result<CheckReport, StoreError> {
+    /// Applies what waits, and ends at the end of the packs.
+    pub(in crate::store) fn end(
+        mut self,
+        reader: &PackReader,
+        end: Position,
+    ) -> Result<CheckReport, StoreError> {
+        for (stage, kind) in (0..).zip(STAGES) {
+            let mut after = Position::default();
+            loop {
+                let records = replay_state::deferred(self.connection, stage, after)?;
+                let Some(last) = records.last() else { break };
+                after = last.place();
+                for at in records {
+                    match reader.read(Wanted { kind, location: at, id: None }) {
+                        Ok(bytes) => self.apply(kind, at, &bytes)?,
+                        Err(error) if error.is_damage() => self.cannot_be_understood(at),
+                        Err(error) => return Err(error.into()),
+                    }
+                    self.pause()?;
+                }
+            }
+        }
+        self.settle_nars()?;
+        replay_state::clear(self.connection)?;
         meta::set_position(self.connection, end)?;
         self.connection.execute_batch("COMMIT")?;
         Ok(self.report)
     }
 
-    fn apply(
+    /// Commits now and then, so that the index's log stays short.
+    fn pause(&mut self) -> Result<(), StoreError> {
+        self.applied += 1;
+        if self.applied.is_multiple_of(RECORDS_AT_A_TIME) {
+            self.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+        }
+        Ok(())
+    }
+
+    fn take_record(
         &mut self,
         header: &RecordHeader,
         at: Location,
@@ -97,40 +164,48 @@ impl<'a> Replay<'a> {
     ) -> Result<(), StoreError> {
         match header.kind {
             Kind::Chunk => return self.chunk(header, at),
-            Kind::Manifest => match payload::decode::<payload::Manifest>(bytes) {
-                Ok(manifest) => return self.manifest(&manifest),
-                Err(_payload) => {}
-            },
-            Kind::Listing => match payload::decode::<payload::Listing>(bytes) {
-                Ok(listing) => return self.listing(&listing, at),
-                Err(_payload) => {}
-            },
-            Kind::Cache => match payload::decode::<payload::Cache>(bytes) {
-                Ok(cache) => return self.cache(cache),
-                Err(_payload) => {}
-            },
-            Kind::Path => match payload::decode::<payload::Path>(bytes) {
-                Ok(path) => return self.path(path),
-                Err(_payload) => {}
-            },
-            Kind::Signatures => match payload::decode::<payload::Signatures>(bytes) {
-                Ok(signatures) => return self.signatures(&signatures),
-                Err(_payload) => {}
-            },
-            Kind::Attachment => match payload::decode::<payload::Attachment>(bytes) {
-                Ok(attachment) => return self.attachment(&attachment, at),
-                Err(_payload) => {}
-            },
-            Kind::Delete => match payload::decode::<payload::Delete>(bytes) {
-                Ok(delete) => return self.delete(&delete),
-                Err(_payload) => {}
-            },
+            Kind::Delete => {
+                match payload::decode::<payload::Delete>(bytes) {
+                    Ok(delete) => self.delete(&delete, at.place())?,
+                    Err(_payload) => self.cannot_be_understood(at),
+                }
+                return Ok(());
+            }
+            Kind::Path => {
+                if let Ok((path, true)) = payload::decode_path(bytes) {
+                    let (cache, hash) = (path.cache, path.info.store_path.hash());
+                    replay_state::end_path(self.connection, cache, hash, at.place())?;
+                }
+            }
+            _ => {}
         }
+        match (0..).zip(STAGES).find(|(_stage, kind)| *kind == header.kind) {
+            Some((stage, _kind)) => replay_state::defer(self.connection, stage, at),
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, kind: Kind, at: Location, bytes: &[u8]) -> Result<(), StoreError> {
+        let understood = match kind {
+            Kind::Manifest => {
+                payload::decode_manifest(bytes).map(|(it, sums)| self.manifest(&it, sums, at))
+            }
+            Kind::Listing => payload::decode(bytes).map(|it| self.listing(&it, at)),
+            Kind::Cache => payload::decode(bytes).map(|it| self.cache(it)),
+            Kind::Path => payload::decode_path(bytes).map(|(it, _alone)| self.path(it, at)),
+            Kind::Signatures => payload::decode(bytes).map(|it| self.signatures(&it, at)),
+            Kind::Attachment => payload::decode(bytes).map(|it| self.attachment(&it, at)),
+            Kind::Chunk | Kind::Delete => Ok(Ok(())),
+        };
+        understood.unwrap_or_else(|_payload| {
+            self.cannot_be_understood(at);
+            Ok(())
+        })
+    }
+
+    fn cannot_be_understood(&mut self, at: Location) {
         let Location { pack, offset, .. } = at;
-        self.report
-            .damaged
-            .push(format!("the record at byte {offset} of pack {pack} cannot be understood"));
-        Ok(())
+        self.lost(format!("the record at byte {offset} of pack {pack} cannot be understood"));
     }
 
     fn chunk(&mut self, header: &RecordHeader, location: Location) -> Result<(), StoreError> {
@@ -138,6 +213,13 @@ impl<'a> Replay<'a> {
         let known = self.index.look_up(self.connection, &[id])?.pop().flatten();
         let damaged = match known {
             Some(row) if damage::is_recorded(self.connection, row.number)? => Some(row),
+            // Moved, and the pack that it was in went away.
+            Some(row) if self.packs.binary_search(&row.location.pack).is_err() => {
+                if (row.sum, row.location.stored_len) == (header.payload_sum, header.stored_len) {
+                    return chunks::relocate(self.connection, row.number, location);
+                }
+                Some(row)
+            }
             Some(_sound) => return Ok(()),
             None => None,
         };
@@ -161,7 +243,12 @@ impl<'a> Replay<'a> {
         number
     }
 
-    fn manifest(&mut self, manifest: &payload::Manifest) -> Result<(), StoreError> {
+    fn manifest(
+        &mut self,
+        manifest: &payload::Manifest,
+        has_sums: bool,
+        at: Location,
+    ) -> Result<(), StoreError> {
         let known = nars::by_hash(self.connection, manifest.nar_hash)?;
         if known.as_ref().is_some_and(|nar| nar.revision >= manifest.revision) {
             return Ok(());
@@ -182,35 +269,73 @@ impl<'a> Replay<'a> {
             }
             None => nars::insert(self.connection, &new)?,
         };
+        self.nars.push(id);
+        // A frame that took the place of a damaged one, which nothing else tells of any more.
+        let mut stale = false;
+        for (chunk, row) in
+            manifest.chunks.iter().zip(chunks::rows(self.connection, &chunk_numbers)?)
+        {
+            stale |= row.is_some_and(|row| {
+                let is_another = if has_sums {
+                    row.sum.to_le_bytes() != chunk.sum
+                } else {
+                    row.location.place() > at.place()
+                };
+                row.location.pack != NOWHERE.pack && is_another
+            });
+        }
+        if stale {
+            nars::replace_chunks(self.connection, id, &new.chunks, true)?;
+        }
         cache_chunks::add_nar(self.connection, id)?;
         nars::set_damaged(self.connection, id, damage::touches(self.connection, new.chunks)?)
     }
 
     fn numbers_of(&mut self, manifest: &payload::Manifest) -> Result<Vec<ChunkNumber>, StoreError> {
         let mut numbers = Vec::with_capacity(manifest.chunks.len());
-        let mut gone = 0_u64;
         for chunk in &manifest.chunks {
             // One at a time: a chunk that is gone may be met again in the same manifest.
             let id = ChunkId(chunk.id);
             match self.index.look_up(self.connection, &[id])?.pop().flatten() {
                 Some(row) => numbers.push(row.number),
                 None => {
-                    gone += 1;
                     let location = Location { stored_len: chunk.stored_len, ..NOWHERE };
                     let number = self.number();
                     let row = ChunkRow { number, id, location, raw_len: chunk.raw_len, sum: 0 };
                     self.index.insert(self.connection, std::slice::from_ref(&row))?;
                     damage::record(self.connection, &[number])?;
+                    self.nowhere.push(number);
                     numbers.push(number);
                 }
             }
         }
-        if gone > 0 {
-            self.report
-                .damaged
-                .push(format!("{gone} chunks of the NAR {} are lost", manifest.nar_hash));
-        }
         Ok(numbers)
+    }
+
+    /// Takes out NARs that no path has: they had gone, and their manifests had not yet. Of the
+    /// others it is told what they lack.
+    fn settle_nars(&mut self) -> Result<(), StoreError> {
+        let mut lacking = HashSet::new();
+        for id in std::mem::take(&mut self.nars) {
+            if !nars::has_path(self.connection, id)? {
+                nars::delete(self.connection, id)?;
+                continue;
+            }
+            let chunks = cache_chunks::chunks_of(self.connection, id)?;
+            let gone: HashSet<_> =
+                chunks.into_iter().filter(|it| self.nowhere.binary_search(it).is_ok()).collect();
+            if let (false, Some(nar)) = (gone.is_empty(), nars::by_id(self.connection, id)?) {
+                self.lost(format!("{} chunks of the NAR {} are lost", gone.len(), nar.nar_hash));
+            }
+            lacking.extend(gone);
+        }
+        for number in std::mem::take(&mut self.nowhere) {
+            if !lacking.contains(&number) {
+                damage::forget(self.connection, number)?;
+                self.index.delete(self.connection, number)?;
+            }
+        }
+        Ok(())
     }
 
     fn listing(&mut self, listing: &payload::Listing, at: Location) -> Result<(), StoreError> {
@@ -222,6 +347,9 @@ impl<'a> Replay<'a> {
 
     fn cache(&mut self, record: payload::Cache) -> Result<(), StoreError> {
         let uuid = record.uuid;
+        if self.ended_caches.contains(&uuid) {
+            return Ok(());
+        }
         let signing =
             if record.self_signed { SigningMode::SelfSigned } else { SigningMode::Managed };
         let mut new = NewCache {
@@ -269,7 +397,21 @@ impl<'a> Replay<'a> {
         caches::insert(self.connection, uuid, &new)
     }
 
-    fn path(&mut self, record: payload::Path) -> Result<(), StoreError> {
+    /// Whether a record about a path of a cache still counts.
+    fn counts(
+        &self,
+        cache: [u8; 16],
+        path: StorePathHash,
+        at: Location,
+    ) -> Result<bool, StoreError> {
+        Ok(!self.ended_caches.contains(&cache)
+            && replay_state::counts(self.connection, cache, path, at.place())?)
+    }
+
+    fn path(&mut self, record: payload::Path, at: Location) -> Result<(), StoreError> {
+        if !self.counts(record.cache, record.info.store_path.hash(), at)? {
+            return Ok(());
+        }
         let Some(nar) = nars::by_hash(self.connection, record.info.nar_hash)? else {
             let path = record.info.store_path.base_name();
             self.report
@@ -292,48 +434,81 @@ impl<'a> Replay<'a> {
                 at: record.pushed_at,
             },
         };
-        if let Some(standing) = paths::standing(self.connection, cache, hash)?
-            && (standing.visible || standing.is(&new))
-        {
-            return Ok(());
+        if let Some(standing) = paths::standing(self.connection, cache, hash)? {
+            if standing.is(&new) {
+                return self.add_signatures(cache, hash, standing, &new.info.signatures);
+            }
+            if standing.visible {
+                return Ok(());
+            }
         }
-        paths::put_hidden(self.connection, &new, nar.id)?;
+        // In the order in which they came; what was read since then nobody knows.
+        let used = meta::uses(self.connection)? + 1;
+        meta::set_uses(self.connection, used)?;
+        paths::put_hidden(self.connection, &new, nar.id, used)?;
         let chunks = cache_chunks::chunks_of(self.connection, nar.id)?;
         cache_chunks::add(self.connection, cache, &chunks)?;
         visibility::settle(self.connection, cache, &new.info).map(drop)
     }
 
-    fn signatures(&mut self, record: &payload::Signatures) -> Result<(), StoreError> {
-        let Some(cache) = caches::by_uuid(self.connection, record.cache)? else { return Ok(()) };
-        let Some(standing) = paths::standing(self.connection, cache, record.path)? else {
+    fn signatures(&mut self, record: &payload::Signatures, at: Location) -> Result<(), StoreError> {
+        if !self.counts(record.cache, record.path, at)? {
             return Ok(());
-        };
+        }
+        let Some(cache) = caches::by_uuid(self.connection, record.cache)? else { return Ok(()) };
+        match paths::standing(self.connection, cache, record.path)? {
+            Some(standing) => self.add_signatures(cache, record.path, standing, &record.signatures),
+            None => Ok(()),
+        }
+    }
+
+    fn add_signatures(
+        &self,
+        cache: CacheId,
+        path: StorePathHash,
+        standing: Standing,
+        signatures: &[Signature],
+    ) -> Result<(), StoreError> {
         let mut all = standing.signatures;
-        for signature in &record.signatures {
+        let before = all.len();
+        for signature in signatures {
             if !all.contains(signature) {
                 all.push(signature.clone());
             }
         }
-        paths::set_signatures(self.connection, cache, record.path, &all)
+        if all.len() == before {
+            return Ok(());
+        }
+        paths::set_signatures(self.connection, cache, path, &all)
     }
 
     fn attachment(&mut self, record: &payload::Attachment, at: Location) -> Result<(), StoreError> {
+        if self.ended_caches.contains(&record.cache) {
+            return Ok(());
+        }
         let cache = self.cache_of(record.cache)?;
         attachments::put(self.connection, cache, &record.name, at)
     }
 
-    fn delete(&mut self, record: &payload::Delete) -> Result<(), StoreError> {
-        match record {
-            payload::Delete::Path { cache, path } => {
-                match caches::by_uuid(self.connection, *cache)? {
-                    Some(cache) => self.delete_path(cache, *path),
+    fn delete(&mut self, record: &payload::Delete, at: Position) -> Result<(), StoreError> {
+        let (uuid, path, end) = match record {
+            payload::Delete::Cache { uuid } => {
+                self.ended_caches.insert(*uuid);
+                return match caches::by_uuid(self.connection, *uuid)? {
+                    Some(cache) => caches::delete(self.connection, cache),
                     None => Ok(()),
-                }
+                };
             }
-            payload::Delete::Cache { uuid } => match caches::by_uuid(self.connection, *uuid)? {
-                Some(cache) => caches::delete(self.connection, cache),
-                None => Ok(()),
-            },
+            payload::Delete::Path { cache, path } => (*cache, *path, at),
+            payload::Delete::MovedPath { cache, path, pack, offset } => {
+                (*cache, *path, Position { pack: *pack, offset: *offset })
+            }
+        };
+        replay_state::end_path(self.connection, uuid, path, end)?;
+        // What the index knew was before that, unless it knew of this end already.
+        match caches::by_uuid(self.connection, uuid)? {
+            Some(cache) if end >= self.known => self.delete_path(cache, path),
+            _ => Ok(()),
         }
     }
 

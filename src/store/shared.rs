@@ -6,9 +6,11 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use crate::store::barrier::Barrier;
 use crate::store::error::StoreError;
 use crate::store::filter::PathFilter;
 use crate::store::heal;
+use crate::store::index::chunks;
 use crate::store::index::chunks::{ChunkIndex, ChunkRow};
 use crate::store::index::damage;
 use crate::store::index::db::Readers;
@@ -16,6 +18,7 @@ use crate::store::layout::Folder;
 use crate::store::leases::Leases;
 use crate::store::pack::{Appender, Kind, PackReader, Wanted};
 use crate::store::pending::Pending;
+use crate::store::uses::Uses;
 use crate::store::writer::Writer;
 use crate::wire::message::ChunkId;
 
@@ -29,6 +32,8 @@ pub(in crate::store) struct Shared {
     pub(in crate::store) pending: Pending,
     pub(in crate::store) filter: PathFilter,
     pub(in crate::store) leases: Arc<Leases>,
+    pub(in crate::store) barrier: Barrier,
+    pub(in crate::store) uses: Uses,
 }
 
 /// The open store. Jobs of the writer must not hold it: its drop waits for the writer.
@@ -53,22 +58,43 @@ impl Inner {
     /// [`ReadError::Damaged`] with the chunks that are not what was written; they have been
     /// recorded. Frames that are sound are not returned then.
     pub(in crate::store) fn read_frames(&self, rows: &[ChunkRow]) -> Result<Vec<Bytes>, ReadError> {
-        let wanted: Vec<_> = rows.iter().map(wanted).collect();
-        match self.shared.packs.read_run(&wanted) {
-            Ok(frames) => return Ok(frames),
-            Err(error) if error.is_damage() => {}
-            Err(error) => return Err(ReadError::Store(error.into())),
+        let mut rows = rows.to_vec();
+        // A collection may move a chunk between the look at its row and the reading.
+        for _attempt in 0..ATTEMPTS_MAX {
+            let wanted: Vec<_> = rows.iter().map(wanted).collect();
+            match self.shared.packs.read_run(&wanted) {
+                Ok(frames) => return Ok(frames),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(ReadError::Store(error.into())),
+            }
+            let damaged = self.unreadable(&rows)?;
+            let numbers: Vec<_> = rows.iter().map(|row| row.number).collect();
+            let now = self.readers.read(|connection| chunks::rows(connection, &numbers))?;
+            let moved = rows
+                .iter()
+                .zip(&now)
+                .any(|(row, now)| now.as_ref().is_some_and(|now| now.location != row.location));
+            if damaged.is_empty() || moved {
+                rows = rows.into_iter().zip(now).map(|(row, now)| now.unwrap_or(row)).collect();
+                continue;
+            }
+            heal::record(self, &damaged)?;
+            return Err(ReadError::Damaged(damaged));
         }
+        Err(ReadError::Damaged(rows))
+    }
+
+    /// Those of `rows` whose frames are not what was written.
+    fn unreadable(&self, rows: &[ChunkRow]) -> Result<Vec<ChunkRow>, ReadError> {
         let mut damaged = Vec::new();
-        for (row, wanted) in rows.iter().zip(wanted) {
-            match self.shared.packs.read(wanted) {
+        for row in rows {
+            match self.shared.packs.read(wanted(row)) {
                 Ok(_sound) => {}
                 Err(error) if error.is_damage() => damaged.push(row.clone()),
                 Err(error) => return Err(ReadError::Store(error.into())),
             }
         }
-        heal::record(self, &damaged)?;
-        Err(ReadError::Damaged(damaged))
+        Ok(damaged)
     }
 
     /// The chunk's newest row, and whether it is recorded as damaged.
@@ -81,6 +107,9 @@ impl Inner {
         found.map(|row| Ok((row.clone(), damage::is_recorded(connection, row.number)?))).transpose()
     }
 }
+
+/// How often frames are looked for in another place before it is given up.
+const ATTEMPTS_MAX: u32 = 8;
 
 fn wanted(row: &ChunkRow) -> Wanted {
     Wanted { kind: Kind::Chunk, location: row.location, id: Some(row.id.0) }

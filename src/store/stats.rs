@@ -1,6 +1,7 @@
 //! What is in the store, in numbers.
 
 use std::fs;
+use std::io;
 
 use rusqlite::Connection;
 
@@ -38,7 +39,11 @@ pub(in crate::store) fn read(inner: &Inner) -> Result<StoreStats, StoreError> {
     let folder = inner.shared.folder.packs();
     for entry in fs::read_dir(&folder).map_err(StoreError::file("list", &folder))? {
         let entry = entry.map_err(StoreError::file("list", &folder))?;
-        let found = entry.metadata().map_err(StoreError::file("look at", &entry.path()))?;
+        let found = match entry.metadata() {
+            // A collection has just emptied it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found.map_err(StoreError::file("look at", &entry.path()))?,
+        };
         stats.pack_files += 1;
         stats.pack_bytes += found.len();
     }

@@ -44,6 +44,30 @@ pub(in crate::store) fn add(
     Ok(())
 }
 
+/// Takes chunks out of all sets, for they are gone.
+pub(in crate::store) fn remove(
+    connection: &Connection,
+    chunks: &[ChunkNumber],
+) -> Result<(), StoreError> {
+    let mut sorted = chunks.to_vec();
+    sorted.sort_unstable();
+    for chunks in sorted.chunk_by(|one, next| one / BLOCK_CHUNKS == next / BLOCK_CHUNKS) {
+        let number = chunks.first().map_or(0, |first| first / BLOCK_CHUNKS);
+        for cache in caches_with_block(connection, number)? {
+            let mut block = Block::read(connection, cache, number)?;
+            let before = block.count();
+            chunks.iter().for_each(|chunk| block.set(*chunk, false));
+            if block.count() == 0 {
+                let sql = "DELETE FROM cache_chunks WHERE cache = ? AND block = ?";
+                connection.prepare_cached(sql)?.execute(params![cache.0, number])?;
+            } else if block.count() != before {
+                block.write(connection, cache, number)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether a chunk is in the cache. Reads one row.
 pub(in crate::store) fn contains(
     connection: &Connection,

@@ -109,6 +109,16 @@ impl ChunkIndex {
         self.prefixes.insert(tx, rows.iter().map(|row| (row.id, row.number)))
     }
 
+    /// Takes out the ways to chunks that are gone: less is written where neighbouring ones go
+    /// together.
+    pub(in crate::store) fn forget(
+        &self,
+        tx: &Connection,
+        gone: &[(ChunkId, ChunkNumber)],
+    ) -> Result<(), StoreError> {
+        gone.iter().try_for_each(|(id, number)| self.prefixes.delete(tx, *id, *number))
+    }
+
     /// Takes a chunk out.
     pub(in crate::store) fn delete(
         &self,
@@ -119,9 +129,55 @@ impl ChunkIndex {
         if let Some(row) = row(tx, number)? {
             self.prefixes.delete(tx, row.id, number)?;
         }
-        tx.prepare_cached("DELETE FROM chunks WHERE number = ?")?.execute([number])?;
-        Ok(())
+        remove(tx, number)
     }
+}
+
+/// Takes out the row of a chunk alone.
+pub(in crate::store) fn remove(tx: &Connection, number: ChunkNumber) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM chunks WHERE number = ?")?.execute([number])?;
+    Ok(())
+}
+
+/// Numbers of some chunks of a pack, at most [`IN_PACK_AT_A_TIME`].
+pub(in crate::store) fn in_pack(
+    connection: &Connection,
+    pack: u32,
+) -> Result<Vec<ChunkNumber>, StoreError> {
+    numbers_in_pack(connection, pack, IN_PACK_AT_A_TIME)
+}
+
+/// Numbers of all chunks of a pack.
+pub(in crate::store) fn all_in_pack(
+    connection: &Connection,
+    pack: u32,
+) -> Result<Vec<ChunkNumber>, StoreError> {
+    numbers_in_pack(connection, pack, u32::MAX)
+}
+
+/// Chunks that [`in_pack`] tells of.
+const IN_PACK_AT_A_TIME: u32 = 512;
+
+fn numbers_in_pack(
+    connection: &Connection,
+    pack: u32,
+    limit: u32,
+) -> Result<Vec<ChunkNumber>, StoreError> {
+    let sql = "SELECT number FROM chunks INDEXED BY chunks_by_pack WHERE pack = ? LIMIT ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let numbers = statement.query_map([pack, limit], |row| row.get(0))?;
+    Ok(numbers.collect::<Result<_, _>>()?)
+}
+
+/// Says where a chunk is now. Its frame is the same.
+pub(in crate::store) fn relocate(
+    tx: &Connection,
+    number: ChunkNumber,
+    to: Location,
+) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE chunks SET pack = ?, offset = ? WHERE number = ?")?
+        .execute(params![to.pack, to.offset, number])?;
+    Ok(())
 }
 
 /// The rows of these numbers, in order; `None` where there is none.

@@ -44,6 +44,63 @@ pub(in crate::store) fn set_position(
     Ok(())
 }
 
+/// The revision of a NAR's first encoding: higher than any that a NAR had which is gone. So a URL
+/// that was given out never stands for other bytes, and of two manifests the higher one counts.
+pub(in crate::store) fn first_revision(connection: &Connection) -> Result<u32, StoreError> {
+    Ok(number(connection, "first-revision")?.and_then(|it| u32::try_from(it).ok()).unwrap_or(1))
+}
+
+/// A NAR of that revision goes away.
+pub(in crate::store) fn pass_revision(
+    connection: &Connection,
+    revision: u32,
+) -> Result<(), StoreError> {
+    if revision >= first_revision(connection)? {
+        set_number(connection, "first-revision", u64::from(revision) + 1)?;
+    }
+    Ok(())
+}
+
+/// The highest chunk number of which it is known that it was given out and is free again: not to
+/// be given out a second time.
+pub(in crate::store) fn passed_number(connection: &Connection) -> Result<u64, StoreError> {
+    Ok(number(connection, "passed-number")?.unwrap_or(0))
+}
+
+/// A chunk of that number goes away.
+pub(in crate::store) fn pass_number(
+    connection: &Connection,
+    passed: u64,
+) -> Result<(), StoreError> {
+    if passed > passed_number(connection)? {
+        set_number(connection, "passed-number", passed)?;
+    }
+    Ok(())
+}
+
+/// How far the order of uses of paths had come when it was written down last.
+pub(in crate::store) fn uses(connection: &Connection) -> Result<u64, StoreError> {
+    Ok(number(connection, "uses")?.unwrap_or(0))
+}
+
+pub(in crate::store) fn set_uses(connection: &Connection, uses: u64) -> Result<(), StoreError> {
+    set_number(connection, "uses", uses)
+}
+
+fn number(connection: &Connection, name: &str) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT value FROM meta WHERE name = ?";
+    let bytes: Option<[u8; 8]> =
+        connection.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?;
+    Ok(bytes.map(u64::from_le_bytes))
+}
+
+fn set_number(connection: &Connection, name: &str, value: u64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)")?
+        .execute(params![name, value.to_le_bytes()])?;
+    Ok(())
+}
+
 /// Before the UUID, in hexadecimal, of a cache that no pack tells of yet.
 const UNLOGGED_CACHE: &str = "unlogged-cache-";
 

@@ -185,6 +185,46 @@ pub(in crate::store) fn caches_with(
     Ok(caches.collect::<Result<_, _>>()?)
 }
 
+/// Whether any path of any cache has the NAR.
+pub(in crate::store) fn has_path(connection: &Connection, id: NarId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM paths INDEXED BY paths_by_nar WHERE nar = ? LIMIT 1";
+    Ok(connection.prepare_cached(sql)?.exists([id.0])?)
+}
+
+/// How many paths, of all caches, have the NAR.
+pub(in crate::store) fn count_paths(connection: &Connection, id: NarId) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM paths INDEXED BY paths_by_nar WHERE nar = ?";
+    Ok(connection.prepare_cached(sql)?.query_row([id.0], |row| row.get(0))?)
+}
+
+/// The next NARs behind `after` that no path has, at most `limit`.
+pub(in crate::store) fn without_path(
+    connection: &Connection,
+    after: NarId,
+    limit: usize,
+) -> Result<Vec<NarId>, StoreError> {
+    let sql = "SELECT id FROM nars WHERE id > ?
+               AND NOT EXISTS (SELECT 1 FROM paths INDEXED BY paths_by_nar WHERE nar = nars.id)
+               ORDER BY id LIMIT ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    let ids = statement.query_map(params![after.0, limit], |row| row.get(0).map(NarId))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// All NARs that no path has.
+pub(in crate::store) fn all_without_path(
+    connection: &Connection,
+) -> Result<Vec<NarId>, StoreError> {
+    without_path(connection, NarId(0), usize::MAX)
+}
+
+/// Takes a NAR out. Its chunks stay until they are collected.
+pub(in crate::store) fn delete(connection: &Connection, id: NarId) -> Result<(), StoreError> {
+    connection.prepare_cached("DELETE FROM nars WHERE id = ?")?.execute([id.0])?;
+    Ok(())
+}
+
 /// The number of the NAR with that hash, from the index on the hashes alone.
 pub(in crate::store) fn id_of(
     connection: &Connection,

@@ -88,6 +88,36 @@ pub(in crate::store) fn runs(numbers: &[ChunkNumber]) -> Vec<Range<ChunkNumber>>
     runs
 }
 
+/// A set of chunk numbers: a bit for each up to the highest.
+#[derive(Default)]
+pub(in crate::store) struct NumberSet(Vec<u64>);
+
+impl NumberSet {
+    /// Adds a number.
+    pub(in crate::store) fn insert(&mut self, number: ChunkNumber) {
+        let Ok(word) = usize::try_from(number / 64) else { return };
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= 1 << (number % 64);
+        }
+    }
+
+    /// Whether a number is in the set.
+    pub(in crate::store) fn contains(&self, number: ChunkNumber) -> bool {
+        let word = usize::try_from(number / 64).ok().and_then(|word| self.0.get(word));
+        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+}
+
+impl std::fmt::Debug for NumberSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+        write!(f, "NumberSet({count})")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -108,6 +138,14 @@ mod tests {
         ) {
             prop_assert!(Decoder::new(blob.clone()).count() <= blob.len());
         }
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_into_it() {
+        let mut set = NumberSet::default();
+        [1, 63, 64, 100_000].into_iter().for_each(|number| set.insert(number));
+        let found: Vec<_> = (0..200_000).filter(|number| set.contains(*number)).collect();
+        assert_eq!(found, [1, 63, 64, 100_000]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::store::index::caches::CacheId;
 use crate::store::index::nars;
 use crate::store::index::nars::{NarFile, NarId};
 use crate::store::index::tokens::TokenId;
+use crate::store::pack::payload;
+use crate::store::uses::Use;
 
 /// Who pushes, for the record.
 #[derive(Clone, Debug)]
@@ -133,13 +135,14 @@ pub(in crate::store) fn put_hidden(
     connection: &Connection,
     new: &NewPath,
     nar: NarId,
+    used: Use,
 ) -> Result<(), StoreError> {
     let NewPath { cache, info, pusher } = new;
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO paths (cache, hash, base_name, nar, refs, deriver, ca,
-                 signatures, visible, pushed_at, token, device_key, device_signature)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+                 signatures, visible, pushed_at, token, device_key, device_signature, used)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             cache.0,
@@ -154,6 +157,7 @@ pub(in crate::store) fn put_hidden(
             pusher.token.0,
             pusher.device_key,
             pusher.device_signature,
+            used,
         ])?;
     Ok(())
 }
@@ -199,6 +203,103 @@ pub(in crate::store) fn missing(
         }
     }
     Ok(missing)
+}
+
+/// The hashes of what a path refers to; none if there is no such path.
+pub(in crate::store) fn references(
+    connection: &Connection,
+    cache: CacheId,
+    hash: StorePathHash,
+) -> Result<Vec<StorePathHash>, StoreError> {
+    let record = get(connection, cache, hash)?;
+    let references = record.iter().flat_map(|record| &record.info.references);
+    Ok(references.map(StorePath::hash).collect())
+}
+
+/// The record of a path as it is now, for a pack.
+pub(in crate::store) fn to_record(
+    connection: &Connection,
+    cache: CacheId,
+    uuid: [u8; 16],
+    hash: StorePathHash,
+) -> Result<Option<payload::Path>, StoreError> {
+    let Some(path) = get(connection, cache, hash)? else { return Ok(None) };
+    let sql = "SELECT device_key, device_signature FROM paths WHERE cache = ? AND hash = ?";
+    let (device_key, device_signature) = connection
+        .prepare_cached(sql)?
+        .query_row(params![cache.0, hash.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Some(payload::Path {
+        cache: uuid,
+        info: path.info,
+        nar_revision: path.nar.revision,
+        hidden: !path.visible,
+        pushed_at: path.pushed_at,
+        device_key,
+        device_signature,
+    }))
+}
+
+/// Where a path stands in the order of uses.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct PathUse {
+    pub(in crate::store) hash: StorePathHash,
+    pub(in crate::store) used: Use,
+    pub(in crate::store) nar: NarId,
+    pub(in crate::store) visible: bool,
+}
+
+/// Calls `each` with every path of a cache, by hash.
+pub(in crate::store) fn for_each_use(
+    connection: &Connection,
+    cache: CacheId,
+    mut each: impl FnMut(PathUse),
+) -> Result<(), StoreError> {
+    let sql = "SELECT hash, used, nar, visible FROM paths WHERE cache = ? ORDER BY hash";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([cache.0])?;
+    while let Some(row) = rows.next()? {
+        each(PathUse {
+            hash: StorePathHash::from_bytes(row.get(0)?),
+            used: row.get(1)?,
+            nar: NarId(row.get(2)?),
+            visible: row.get(3)?,
+        });
+    }
+    Ok(())
+}
+
+/// Calls `each` with every path of a cache, whether it is visible, and one that it refers to.
+pub(in crate::store) fn for_each_reference(
+    connection: &Connection,
+    cache: CacheId,
+    mut each: impl FnMut(StorePathHash, bool, StorePathHash),
+) -> Result<(), StoreError> {
+    let sql = "SELECT hash, visible, refs FROM paths WHERE cache = ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([cache.0])?;
+    while let Some(row) = rows.next()? {
+        let (hash, visible) = (StorePathHash::from_bytes(row.get(0)?), row.get(1)?);
+        let references: String = row.get(2)?;
+        for reference in references.split_ascii_whitespace() {
+            let to =
+                reference.parse::<StorePath>().map_err(|_| StoreError::BadRow("store path"))?;
+            each(hash, visible, to.hash());
+        }
+    }
+    Ok(())
+}
+
+/// Says where a path stands in the order of uses; nothing if there is no such path.
+pub(in crate::store) fn set_used(
+    connection: &Connection,
+    cache: CacheId,
+    hash: StorePathHash,
+    used: Use,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE paths SET used = ? WHERE cache = ? AND hash = ?")?
+        .execute(params![used, cache.0, hash.as_bytes()])?;
+    Ok(())
 }
 
 /// Takes a path away, with what it waited for.

@@ -43,6 +43,15 @@ pub(in crate::store) fn attach(
     Ok(())
 }
 
+/// Forgets who sent a chunk.
+pub(in crate::store) fn forget(
+    connection: &Connection,
+    number: ChunkNumber,
+) -> Result<(), StoreError> {
+    connection.prepare_cached("DELETE FROM uploads WHERE number = ?")?.execute([number])?;
+    Ok(())
+}
+
 /// Puts a chunk in the place of another for everybody who sent the other.
 pub(in crate::store) fn replace(
     connection: &Connection,

@@ -40,7 +40,8 @@ pub(in crate::store) struct Settled {
     pub(in crate::store) woken: Vec<StorePathHash>,
 }
 
-/// Hides, in turn, everything that refers to a path that went away. Reads all paths of the cache.
+/// Hides, in turn, everything that refers to a path that went away; what was hidden waits for it
+/// too. Reads all paths of the cache.
 pub(in crate::store) fn hide_referrers(
     connection: &Connection,
     cache: CacheId,
@@ -48,19 +49,21 @@ pub(in crate::store) fn hide_referrers(
 ) -> Result<(), StoreError> {
     let mut todo = vec![gone];
     while let Some(gone) = todo.pop() {
-        let sql = "SELECT hash FROM paths
-                   WHERE cache = ?1 AND visible AND hash <> ?2 AND (' ' || refs) LIKE ?3";
+        let sql = "SELECT hash, visible FROM paths
+                   WHERE cache = ?1 AND hash <> ?2 AND (' ' || refs) LIKE ?3";
         let pattern = format!("% {gone}-%");
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query(params![cache.0, gone.as_bytes(), pattern])?;
         let mut referrers = Vec::new();
         while let Some(row) = rows.next()? {
-            referrers.push(StorePathHash::from_bytes(row.get(0)?));
+            referrers.push((StorePathHash::from_bytes(row.get(0)?), row.get(1)?));
         }
-        for referrer in referrers {
-            set_visible(connection, cache, referrer, false)?;
+        for (referrer, visible) in referrers {
             wait(connection, cache, gone, referrer)?;
-            todo.push(referrer);
+            if visible {
+                set_visible(connection, cache, referrer, false)?;
+                todo.push(referrer);
+            }
         }
     }
     Ok(())
@@ -102,7 +105,8 @@ fn sleepers(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn wait(
+/// Has a hidden path wait for one that is not visible.
+pub(in crate::store) fn wait(
     connection: &Connection,
     cache: CacheId,
     missing: StorePathHash,

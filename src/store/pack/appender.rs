@@ -203,6 +203,13 @@ impl Appender {
         Ok(())
     }
 
+    /// Has the next record begin a pack.
+    pub(in crate::store) fn end_pack(&self) {
+        let mut state = self.lock();
+        let open = state.open.take();
+        state.sealed.extend(open);
+    }
+
     /// Lets nothing more be appended.
     pub(in crate::store) fn close(&self) {
         self.lock().closed = true;

@@ -27,6 +27,13 @@ pub(in crate::store) struct Location {
     pub(in crate::store) stored_len: u32,
 }
 
+impl Location {
+    /// Where it begins.
+    pub(in crate::store) const fn place(&self) -> Position {
+        Position { pack: self.pack, offset: self.offset }
+    }
+}
+
 /// A place in the packs: behind it nothing has been written, or read, yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store) struct Position {
@@ -87,6 +94,11 @@ impl PackError {
         }
     }
 
+    /// Whether the file is not there.
+    pub(in crate::store) fn is_gone(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
@@ -97,6 +109,6 @@ impl PackError {
 const EIO: i32 = 5;
 
 /// The file of a pack.
-fn path_of(folder: &Path, pack: u32) -> PathBuf {
+pub(in crate::store) fn path_of(folder: &Path, pack: u32) -> PathBuf {
     folder.join(format!("{pack:08}.pack"))
 }

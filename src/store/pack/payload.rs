@@ -10,8 +10,12 @@ use crate::formats::{AttachmentName, CacheName, PathInfo, Sha256Hash, StorePathH
 use crate::store::UnixSeconds;
 use crate::store::pack::PackError;
 
-/// The version of every payload that is written.
+/// The version of every payload that is written, but those of paths and manifests.
 const VERSION: u8 = 1;
+/// The version of a path's payload: 1, and behind it whether the record stands alone.
+const PATH_VERSION: u8 = 2;
+/// The version of a manifest's payload: 1, and behind each chunk the sum of its frame.
+const MANIFEST_VERSION: u8 = 2;
 
 /// One chunk of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,26 @@ pub(in crate::store) struct ManifestChunk {
     pub(in crate::store) id: [u8; 32],
     pub(in crate::store) raw_len: u32,
     pub(in crate::store) stored_len: u32,
+    /// XXH3-64 of its frame, little-endian: the one that the NAR's FileHash was made with.
+    pub(in crate::store) sum: [u8; 8],
+}
+
+/// A chunk of a manifest of before frames had their sums in it.
+#[derive(Deserialize)]
+struct ManifestChunk1 {
+    id: [u8; 32],
+    raw_len: u32,
+    stored_len: u32,
+}
+
+#[derive(Deserialize)]
+struct Manifest1 {
+    nar_hash: Sha256Hash,
+    nar_size: u64,
+    revision: u32,
+    file_hash: Sha256Hash,
+    file_size: u64,
+    chunks: Vec<ManifestChunk1>,
 }
 
 /// The ordered chunks of one NAR, and what its stored form hashes to.
@@ -92,6 +116,18 @@ pub(in crate::store) enum Delete {
         /// The cache.
         uuid: [u8; 16],
     },
+    /// A path of a cache, told in another place before: what stands before *that* counts no
+    /// longer.
+    MovedPath {
+        /// The cache.
+        cache: [u8; 16],
+        /// The path.
+        path: StorePathHash,
+        /// The pack in which it was told first.
+        pack: u32,
+        /// Where in that pack.
+        offset: u64,
+    },
 }
 
 /// What belongs to paths of a cache without being part of them.
@@ -110,11 +146,54 @@ pub(in crate::store) fn encode(payload: &impl Serialize) -> Result<Vec<u8>, Pack
     postcard::to_stdvec(&(VERSION, payload)).map_err(PackError::Payload)
 }
 
-/// Reads a payload of this version that has no bytes behind it.
+/// Writes the payload of a manifest.
+pub(in crate::store) fn encode_manifest(manifest: &Manifest) -> Result<Vec<u8>, PackError> {
+    postcard::to_stdvec(&(MANIFEST_VERSION, manifest)).map_err(PackError::Payload)
+}
+
+/// Reads the payload of a manifest, and whether it knows the sums of its frames; all of them are 0
+/// if not.
+pub(in crate::store) fn decode_manifest(bytes: &[u8]) -> Result<(Manifest, bool), PackError> {
+    if bytes.first() == Some(&MANIFEST_VERSION) {
+        return decode_as(MANIFEST_VERSION, bytes).map(|manifest| (manifest, true));
+    }
+    let Manifest1 { nar_hash, nar_size, revision, file_hash, file_size, chunks } = decode(bytes)?;
+    let chunks = chunks
+        .into_iter()
+        .map(|ManifestChunk1 { id, raw_len, stored_len }| ManifestChunk {
+            id,
+            raw_len,
+            stored_len,
+            sum: [0; 8],
+        })
+        .collect();
+    Ok((Manifest { nar_hash, nar_size, revision, file_hash, file_size, chunks }, false))
+}
+
+/// Writes the payload of a path. If it stands alone, no earlier record under the name of the path
+/// counts.
+pub(in crate::store) fn encode_path(path: &Path, alone: bool) -> Result<Vec<u8>, PackError> {
+    postcard::to_stdvec(&(PATH_VERSION, path, alone)).map_err(PackError::Payload)
+}
+
+/// Reads the payload of a path, and whether it stands alone.
+pub(in crate::store) fn decode_path(bytes: &[u8]) -> Result<(Path, bool), PackError> {
+    if bytes.first() == Some(&PATH_VERSION) {
+        return decode_as(PATH_VERSION, bytes);
+    }
+    decode(bytes).map(|path| (path, false))
+}
+
+/// Reads any other payload.
 pub(in crate::store) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PackError> {
+    decode_as(VERSION, bytes)
+}
+
+/// Reads a payload of a version that has no bytes behind it.
+fn decode_as<T: DeserializeOwned>(expected: u8, bytes: &[u8]) -> Result<T, PackError> {
     let ((version, payload), rest) =
         postcard::take_from_bytes::<(u8, T)>(bytes).map_err(PackError::Payload)?;
-    if version == VERSION && rest.is_empty() {
+    if version == expected && rest.is_empty() {
         Ok(payload)
     } else {
         Err(PackError::Version(version))

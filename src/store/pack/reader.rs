@@ -96,6 +96,12 @@ impl PackReader {
         Ok(())
     }
 
+    /// Lets go of a pack whose file is gone.
+    pub(in crate::store) fn forget(&self, pack: u32) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(number, _file)| *number != pack);
+    }
+
     fn file(&self, pack: u32) -> Result<Arc<File>, PackError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = open.iter().rposition(|(number, _)| *number == pack) {

@@ -2,6 +2,7 @@
 //! damage, copies of the folder at any moment, disks that fail.
 
 mod caches;
+mod collect;
 mod crash;
 mod damage;
 mod disk;
@@ -74,6 +75,13 @@ impl TestStore {
     async fn reopened(self) -> Self {
         self.store.close().await.unwrap();
         self.reopen().await
+    }
+
+    /// As [`reopened`](Self::reopened), with other options.
+    async fn reopened_with(self, change: impl FnOnce(StoreOptions) -> StoreOptions) -> Self {
+        self.store.close().await.unwrap();
+        let store = Store::open(change(options_at(self.folder.path()))).unwrap();
+        Self { store, ..self }
     }
 
     /// Opens the store that is in the folder, after the one that was open is closed.

@@ -253,6 +253,11 @@ async fn an_index_from_before_learns_what_is_in_its_caches() {
              ALTER TABLE tokens DROP COLUMN device_id;
              DROP INDEX paths_by_time;
              DROP TABLE attachments;
+             DROP INDEX chunks_by_pack;
+             ALTER TABLE paths DROP COLUMN used;
+             DROP TABLE emptied_packs;
+             DROP TABLE replay_later;
+             DROP TABLE replay_ends;
              PRAGMA user_version = 2;",
         )
         .unwrap();
