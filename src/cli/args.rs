@@ -16,7 +16,7 @@ use crate::client::host::Host;
 
 pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand};
 pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
-pub(super) use serving::{FsckArgs, LogArgs, ServeArgs};
+pub(super) use serving::{FsckArgs, GcArgs, LogArgs, ServeArgs};
 pub(super) use shell::{CompletionsArgs, ManArgs, ShellArg};
 pub(super) use tokens::{TokenCommand, TokenCreateArgs};
 pub(super) use user::{
@@ -46,6 +46,7 @@ On the box:
   token             Create, list and revoke tokens
   log               Show who pushed what
   status            Show how the box is
+  gc                Take away what nobody needs
   fsck              Read and verify everything that is stored
 
 On a user's machine:
@@ -137,6 +138,12 @@ pub(super) enum Command {
     ///
     /// Exits with 1 if something stored is known to be damaged.
     Status,
+    /// Take away what nobody needs
+    ///
+    /// Chunks that no path has any more; and where the disk is short of room, the paths that were
+    /// pushed or read longest ago, never one that another refers to. The box does it by itself too.
+    #[command(after_help = examples::GC)]
+    Gc(GcArgs),
     /// Read and verify everything that is stored
     ///
     /// Asks the running box. With --rebuild-index the box must be stopped.
@@ -246,6 +253,7 @@ mod tests {
             "larder push main --jobs 0",
             "larder push main -l 20",
             "larder fsck --data x",
+            "larder gc --target-free much",
             "larder --quiet -v status",
             "larder --host a/b status",
             "larder token create --expires soon",

@@ -10,6 +10,7 @@ mod discover;
 mod duration;
 mod exit;
 mod fsck;
+mod gc;
 mod generate_keypair;
 mod interrupt;
 mod key;
@@ -77,6 +78,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Log(args) => block_on(log::run(&context, args)),
         Command::Status => block_on(status::run(&context)),
         Command::Fsck(args) if args.rebuild_index => fsck::rebuild_index(&context, args.data),
+        Command::Gc(args) => block_on(gc::run(&context, args)),
         Command::Fsck(_) => block_on(fsck::check(&context)),
         Command::Discover => block_on(discover::run(&context)),
         Command::Authtoken(args) => authtoken::run(&context, &args),

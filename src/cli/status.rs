@@ -4,7 +4,7 @@ use crate::cli::context::Context;
 use crate::cli::duration::{moment, span};
 use crate::cli::exit::Exit;
 use crate::cli::output::{bytes, counted, facts};
-use crate::client::administration::{BoxStatus, CheckFacts};
+use crate::client::administration::{BoxStatus, CheckFacts, SpaceFacts};
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
     let status = context.administer(async |administration| Ok(administration.status().await?));
@@ -59,6 +59,9 @@ fn text(status: &BoxStatus) -> String {
         ),
         ("check", check_text(&status.check)),
     ];
+    if status.space.total_bytes > 0 {
+        shown.push(("disk", space_text(&status.space)));
+    }
     if let Some(problem) = &status.certificate_problem {
         shown.push(("HTTPS", problem.clone()));
     }
@@ -70,6 +73,16 @@ fn text(status: &BoxStatus) -> String {
         shown.push(("DAMAGED", sentence));
     }
     facts(&shown)
+}
+
+fn space_text(space: &SpaceFacts) -> String {
+    let kept = space.kept_free_bytes.saturating_add(space.promised_bytes);
+    let (available, total) = (bytes(space.available_bytes), bytes(space.total_bytes));
+    let room = match space.available_bytes.saturating_sub(kept) {
+        0 => "FULL: pushes are refused, 'larder gc' makes room".to_owned(),
+        left => format!("{} for pushes", bytes(left)),
+    };
+    format!("{available} of {total} free, {room}")
 }
 
 fn check_text(check: &CheckFacts) -> String {

@@ -2,6 +2,7 @@
 //! docs/admin-api.md describes the requests.
 
 mod caches;
+mod collection;
 mod status;
 mod tokens;
 
@@ -14,6 +15,7 @@ use crate::transports::quic::{BoxConnection, RequestError};
 use crate::wire::message::AdminRequest;
 
 pub use caches::{CacheChanges, CacheFacts, KeyFacts, NewCache, RootPlace, SigningMode};
+pub use collection::{CollectionFacts, EndedCollection, LeavingPath, NewCollection, SpaceFacts};
 pub use status::{BoxStatus, CheckFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts};
 pub use tokens::{Grant, MadeCode, MadeToken, NewToken, PushRecord, TokenFacts, TokenRight};
 
@@ -211,6 +213,19 @@ impl Administration {
     /// Starts a check of all stored records.
     pub async fn start_check(&self) -> Result<CheckFacts, AdminError> {
         read(&self.ask("POST", "/check", Vec::new()).await?)
+    }
+
+    /// Starts a collection.
+    pub async fn start_collection(
+        &self,
+        new: &NewCollection,
+    ) -> Result<CollectionFacts, AdminError> {
+        self.post("/collection", new).await
+    }
+
+    /// How collections stand.
+    pub async fn collection(&self) -> Result<CollectionFacts, AdminError> {
+        self.get("/collection").await
     }
 
     /// How checks stand.

@@ -53,6 +53,7 @@ pub(super) struct StoreSection {
     pub(super) readers: Option<usize>,
     pub(super) compression_level: Option<i32>,
     pub(super) pack_size: Option<ByteSize>,
+    pub(super) min_free: Option<ByteSize>,
 }
 
 /// `[limits]`

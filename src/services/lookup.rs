@@ -47,6 +47,7 @@ impl Lookup {
         let generation = match self.0.narinfos.get(&key) {
             Ok(narinfo) => {
                 self.0.metrics.narinfo_hits.inc();
+                self.note_use(scope, hash);
                 return Ok(Some(narinfo));
             }
             Err(generation) => generation,
@@ -57,6 +58,7 @@ impl Lookup {
             return Ok(None);
         };
         self.0.metrics.narinfo_hits.inc();
+        self.note_use(scope, hash);
         let narinfo = NarInfoText::new(narinfo.to_string());
         self.0.narinfos.put(key, narinfo.clone(), generation);
         Ok(Some(narinfo))
@@ -107,6 +109,16 @@ impl Lookup {
 
     fn bytes(&self, stream: NarStream) -> NarBytes {
         NarBytes { stream, lookup: self.clone() }
+    }
+
+    /// Who asks for a narinfo is about to use the path, in whichever of the caches has it.
+    fn note_use(&self, scope: &Scope, hash: StorePathHash) {
+        scope.caches().iter().for_each(|cache| self.0.store.note_use(cache.id, hash));
+    }
+
+    /// Writes down what was read, for the order in which paths leave.
+    pub(super) async fn write_uses(&self) -> Result<(), StoreError> {
+        self.0.store.write_uses().await
     }
 
     /// The path as each cache of `scope` has it and serves it, in the caches' order.

@@ -7,9 +7,10 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::store::StoreStats;
+use crate::store::{CollectReport, StoreStats};
 
 /// What an HTTP request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -104,7 +105,41 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Pushes under way.
     pub pushes_under_way: Gauge,
+    collections: CollectionMetrics,
     store: StoreGauges,
+}
+
+/// What collections did, and how long each of their steps held the thread that writes.
+#[derive(Debug)]
+struct CollectionMetrics {
+    paths: Counter,
+    freed_bytes: Counter,
+    moved_bytes: Counter,
+    steps: Histogram,
+}
+
+/// Seconds. All but one step in a thousand should stay below the last.
+const STEP_SECONDS: [f64; 5] = [0.001, 0.005, 0.01, 0.025, 0.05];
+
+impl Default for CollectionMetrics {
+    fn default() -> Self {
+        let steps = Histogram::new(STEP_SECONDS);
+        let (paths, freed_bytes) = (Counter::default(), Counter::default());
+        Self { paths, freed_bytes, moved_bytes: Counter::default(), steps }
+    }
+}
+
+impl CollectionMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let Self { paths, freed_bytes, moved_bytes, steps } = self;
+        registry.register("collected_paths", "Paths that left their caches", paths.clone());
+        let help = "Bytes of packs that became free";
+        registry.register_with_unit("collected", help, Unit::Bytes, freed_bytes.clone());
+        let help = "Bytes that collections wrote anew";
+        registry.register_with_unit("collection_moved", help, Unit::Bytes, moved_bytes.clone());
+        let help = "How long steps of collections held the thread that writes";
+        registry.register_with_unit("collection_step", help, Unit::Seconds, steps.clone());
+    }
 }
 
 /// What is in the store.
@@ -156,6 +191,7 @@ impl Metrics {
             push_bytes_received: Counter::default(),
             connections: Gauge::default(),
             pushes_under_way: Gauge::default(),
+            collections: CollectionMetrics::default(),
             store: StoreGauges::default(),
             registry: Registry::default(),
         };
@@ -184,6 +220,7 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
+        self.collections.register(registry);
         self.store.register(registry);
     }
 
@@ -212,6 +249,14 @@ impl Metrics {
 
     pub(super) fn push_received(&self, bytes: usize) {
         self.push_bytes_received.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn collected(&self, report: &CollectReport) {
+        let its = &self.collections;
+        its.paths.inc_by(u64::try_from(report.paths.len()).unwrap_or(u64::MAX));
+        its.freed_bytes.inc_by(report.freed_bytes);
+        its.moved_bytes.inc_by(report.moved_bytes);
+        report.steps.iter().for_each(|step| its.steps.observe(step.as_secs_f64()));
     }
 
     /// Takes over what is in the store.

@@ -10,6 +10,7 @@ pub mod caches;
 pub mod chain;
 pub mod check;
 pub mod clock;
+pub mod collections;
 pub mod keys;
 pub mod lookup;
 pub mod metrics;
@@ -35,7 +36,7 @@ use crate::wire::DeviceId;
 
 pub use crate::store::{
     Attachment, Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, Right,
-    SigningMode, StoreError, StoreStats, Token, TokenId, UnixSeconds,
+    SigningMode, Space, StoreError, StoreStats, Token, TokenId, UnixSeconds,
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
@@ -43,6 +44,9 @@ pub use caches::{
     CacheChanges, CacheError, CacheRequest, Caches, RootPlace, Scope, SigningRequest,
 };
 pub use check::{CheckState, Checks};
+pub use collections::{
+    CollectionRequest, CollectionState, Collections, EndedCollection, StartCollectionError,
+};
 pub use keys::{KeyError, Keys};
 pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
@@ -89,6 +93,8 @@ pub struct Services {
     pub push_log: PushLog,
     /// Scrubs the store on request.
     pub checks: Checks,
+    /// Takes away what nobody needs.
+    pub collections: Collections,
     /// Knows how the box is.
     pub status: Status,
     /// What is counted.
@@ -110,6 +116,12 @@ impl Services {
         let rate = admission.requests_per_second;
         let auth = Auth::open(store.clone(), device_id, rate).await?;
         let checks = Checks::new(store.clone(), Arc::clone(&narinfos));
+        let collections = Collections::new(
+            store.clone(),
+            caches.clone(),
+            Arc::clone(&narinfos),
+            Arc::clone(&metrics),
+        );
         let tokens = Tokens::new(store.clone(), caches.clone(), auth.clone(), device_id);
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
@@ -119,7 +131,14 @@ impl Services {
             tokens,
             push_log: PushLog::new(store.clone(), auth.clone()),
             auth,
-            publish: Publisher::new(store.clone(), caches.clone(), narinfos, Arc::clone(&metrics)),
+            publish: Publisher::new(
+                store.clone(),
+                caches.clone(),
+                collections.clone(),
+                narinfos,
+                Arc::clone(&metrics),
+            ),
+            collections,
             status: Status::new(store, box_name, device_id, caches.clone(), Arc::clone(&metrics)),
             caches,
             lookup,

@@ -15,6 +15,7 @@ use crate::formats::{CacheName, PathInfo, StorePathHash};
 use crate::services::auth::Caller;
 use crate::services::caches::Caches;
 use crate::services::clock;
+use crate::services::collections::Collections;
 use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::narinfo_cache::NarInfoCache;
 use crate::services::signing;
@@ -89,6 +90,7 @@ pub struct Publisher(Arc<Inner>);
 struct Inner {
     store: Store,
     caches: Caches,
+    collections: Collections,
     narinfos: Arc<NarInfoCache>,
     metrics: Arc<Metrics>,
     /// Ingests that may compute at a time: hashing and decompression keep a core busy each.
@@ -99,12 +101,13 @@ impl Publisher {
     pub(super) fn new(
         store: Store,
         caches: Caches,
+        collections: Collections,
         narinfos: Arc<NarInfoCache>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let cores = Arc::new(Semaphore::new(cores));
-        Self(Arc::new(Inner { store, caches, narinfos, metrics, cores }))
+        Self(Arc::new(Inner { store, caches, collections, narinfos, metrics, cores }))
     }
 
     /// Which of these paths the cache has neither visible nor hidden, in the order asked. A path

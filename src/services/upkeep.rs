@@ -15,18 +15,22 @@ const LAST_USES_EVERY: Duration = Duration::from_secs(20);
 const OLD_UPLOADS_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How old the numbers of the store in the metrics may be.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// How often it is written down which paths were read: what a loss of power costs of that.
+const USES_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How often the overlap of managed keys is counted down. What the box runs less than this before
 /// it stops does not count, so a key is retired late, never early.
 const KEYS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Writes down last uses of tokens, forgets who sent what long ago, counts down the overlap of
-/// keys, counts what is in the store for the metrics, and runs the checks that are asked for,
-/// until `stop` fires. An error ends none of it.
+/// keys, counts what is in the store for the metrics, and runs checks and collections, until `stop` fires. An error ends none of it.
 pub async fn run(services: Services, stop: CancellationToken) {
     let mut last_uses = interval(LAST_USES_EVERY);
     let mut count = interval(COUNT_EVERY);
     let mut old_uploads = interval(OLD_UPLOADS_EVERY);
     let mut keys = interval(KEYS_EVERY);
+    let mut uses = interval(USES_EVERY);
+    uses.reset();
+    uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // A tick comes at once.
     keys.reset();
     keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,6 +44,11 @@ pub async fn run(services: Services, stop: CancellationToken) {
                 _ = old_uploads.tick() => {
                     if let Err(error) = services.publish.forget_old_uploads().await {
                         warn!(error = %Chain(&error), "Cannot forget who sent chunks long ago");
+                    }
+                }
+                _ = uses.tick() => {
+                    if let Err(error) = services.lookup.write_uses().await {
+                        warn!(error = %Chain(&error), "Cannot write down which paths were read");
                     }
                 }
                 _ = keys.tick() => {
@@ -59,6 +68,7 @@ pub async fn run(services: Services, stop: CancellationToken) {
         () = stop.cancelled() => {}
         () = beside => {}
         () = services.checks.run() => {}
+        () = services.collections.run() => {}
     }
     services.auth.write_last_uses().await;
 }

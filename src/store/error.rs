@@ -110,6 +110,17 @@ pub enum StoreError {
     /// A row of the index has what this program never writes.
     #[error("the index has a bad {0}; `larder fsck --rebuild-index` makes it anew")]
     BadRow(&'static str),
+    /// There is no room for it on the disk, with what has to stay free.
+    #[error(
+        "there is no room for {needed_bytes} bytes on the box's disk: {left_bytes} are left beside what \
+         has to stay free"
+    )]
+    NoSpace {
+        /// Bytes that were to be written.
+        needed_bytes: u64,
+        /// Bytes that are left.
+        left_bytes: u64,
+    },
     /// One collection runs already.
     #[error("a collection runs already; wait for its end")]
     CollectionRuns,
@@ -171,6 +182,20 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::ChunksVanished { .. } | Self::CommitFailed(_) | Self::Lost)
+    }
+
+    /// Whether it failed for want of room on the disk.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::CommitFailed(cause) => cause.is_no_space(),
+            Self::Pack(PackError::File { source, .. }) | Self::File { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Index(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
     }
 
     /// Makes the error for a failed `action` on `path`.

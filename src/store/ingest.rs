@@ -27,6 +27,7 @@ use crate::store::listing::{NarCheck, StoredListing};
 use crate::store::pack::payload::ManifestChunk;
 use crate::store::pending::{AppendOutcome, NewChunk};
 use crate::store::shared::{Inner, ReadError};
+use crate::store::space::Promised;
 use crate::wire::message::{ChunkId, ChunkRef};
 
 /// Stored bytes that may gather before a commit of the pending chunks is asked for.
@@ -69,6 +70,7 @@ pub struct Ingest {
     promised_numbers: Vec<ChunkNumber>,
     chunks: Vec<ManifestChunk>,
     leases: LeaseSet,
+    room: Promised,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl Ingest {
             promised_numbers: Vec::new(),
             chunks: Vec::new(),
             leases: LeaseSet::new(&inner.shared.leases),
+            room: inner.room.nothing(),
             inner: Arc::clone(inner),
         }
     }
@@ -139,7 +142,8 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Store`].
+    /// [`IngestError::Store`]; with [`StoreError::NoSpace`] in it the same look-up can be tried
+    /// again.
     pub fn look_up(&mut self, batch: &[ChunkRef]) -> Result<Vec<usize>, IngestError> {
         let inner = Arc::clone(&self.inner);
         let (sight, mut found) = inner.readers.read(|connection| {
@@ -148,6 +152,9 @@ impl Ingest {
             let found = batch.iter().map(find).collect::<Result<Vec<_>, _>>()?;
             Ok((sight, found))
         })?;
+        // Raw, for nobody knows yet how well they compress.
+        let lacking = batch.iter().zip(&found).filter(|(_, row)| row.is_none());
+        self.room.grow(lacking.map(|(chunk, _)| u64::from(chunk.raw_len)).sum())?;
         self.sight = Some(sight);
         let mut wanted = Vec::new();
         for (index, (chunk, row)) in batch.iter().zip(found.drain(..)).enumerate() {
@@ -327,6 +334,7 @@ impl Ingest {
             at: self.at,
         };
         let (row, stored) = self.store(&new)?;
+        self.room.shrink(u64::from(chunk.raw_len));
         self.leases.take(row.number);
         Ok((row, stored, raw))
     }

@@ -29,6 +29,7 @@ mod pending;
 mod rebuild;
 mod replay;
 mod shared;
+mod space;
 mod stats;
 mod uses;
 mod writer;
@@ -58,6 +59,7 @@ pub use index::tokens::{KnownToken, NewToken, Right, Token, TokenId};
 pub use ingest::{Added, FinishedNar, Ingest};
 pub use options::StoreOptions;
 pub use rebuild::rebuild_index;
+pub use space::Space;
 pub use stats::StoreStats;
 
 use assemble::Form;
@@ -492,6 +494,16 @@ impl Store {
     ) -> Result<CollectReport, StoreError> {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || collect::collect(&inner, &request, &*left)).await?
+    }
+
+    /// Room on the disk that the data folder is on. One call of the system, which reads nothing
+    /// from the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::File`] if the system does not tell it.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        self.0.room.measure()
     }
 
     /// Notes that a path was read, if the cache has it, for the order in which paths leave.

@@ -34,6 +34,7 @@ use crate::store::pending::Pending;
 use crate::store::rebuild;
 use crate::store::replay::Replay;
 use crate::store::shared::{Inner, Shared};
+use crate::store::space::Room;
 use crate::store::uses::Uses;
 use crate::store::writer::Writer;
 
@@ -76,7 +77,10 @@ pub(in crate::store) fn open(
         appender,
         folder,
     });
+    // A collection writes what it moves before it removes the pack that it was in.
+    let kept_free = options.min_free_bytes.saturating_add(options.pack_bytes_max);
     let inner = Inner {
+        room: Arc::new(Room::new(shared.folder.root().to_owned(), kept_free)),
         writer: Writer::start(connection, Arc::clone(&shared))?,
         readers,
         shared,

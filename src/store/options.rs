@@ -13,6 +13,8 @@ pub struct StoreOptions {
     pub compression_level: i32,
     /// Size at which a pack is sealed and the next one begun, in bytes.
     pub pack_bytes_max: u64,
+    /// Bytes that stay free on the disk, whatever is pushed.
+    pub min_free_bytes: u64,
 }
 
 impl StoreOptions {
@@ -24,6 +26,9 @@ impl StoreOptions {
     /// 800 of them, small enough to be rewritten in a few seconds.
     pub const PACK_BYTES_MAX: u64 = 256 << 20;
 
+    /// Bytes that stay free where nobody says otherwise: for everybody else on the disk.
+    pub const MIN_FREE_BYTES: u64 = 1 << 30;
+
     /// The defaults, in `folder`.
     #[must_use]
     pub fn at(folder: &Path) -> Self {
@@ -32,6 +37,7 @@ impl StoreOptions {
             readers: Self::READERS,
             compression_level: Self::COMPRESSION_LEVEL,
             pack_bytes_max: Self::PACK_BYTES_MAX,
+            min_free_bytes: Self::MIN_FREE_BYTES,
         }
     }
 }

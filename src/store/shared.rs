@@ -18,6 +18,7 @@ use crate::store::layout::Folder;
 use crate::store::leases::Leases;
 use crate::store::pack::{Appender, Kind, PackReader, Wanted};
 use crate::store::pending::Pending;
+use crate::store::space::Room;
 use crate::store::uses::Uses;
 use crate::store::writer::Writer;
 use crate::wire::message::ChunkId;
@@ -44,6 +45,8 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) shared: Arc<Shared>,
     /// Level of zstd for what the box compresses itself.
     pub(in crate::store) compression_level: i32,
+    /// Room on the disk.
+    pub(in crate::store) room: Arc<Room>,
     /// Places for windows of NARs that are being read.
     pub(in crate::store) windows: Arc<Semaphore>,
     /// Places for windows that are read before they are asked for.

@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod fixture;
 mod formats;
+mod gc;
 mod http;
 mod kill;
 mod local_stores;

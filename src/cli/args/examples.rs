@@ -20,6 +20,12 @@ Examples:
   larder fsck                                  the running box
   larder fsck --rebuild-index --data /srv/larder";
 
+pub(super) const GC: &str = "\
+Examples:
+  larder gc                                    what no path has any more
+  larder gc --dry-run --target-free '20 GiB'   what would have to leave
+  larder gc --cache ci --target-free '20 GiB'";
+
 pub(super) const USE: &str = "\
 Examples:
   larder use main                              shows who answers, and asks

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::Args;
 
 use crate::cli::duration::Since;
@@ -35,6 +36,20 @@ pub(in crate::cli) struct FsckArgs {
     /// The data folder, for --rebuild-index [default: ./larder-data]
     #[arg(long, value_name = "DIR", requires = "rebuild_index")]
     pub(in crate::cli) data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct GcArgs {
+    /// Only show what would go
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+    /// Let paths of this cache alone leave
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) cache: Option<CacheName>,
+    /// Let paths leave until so much of the disk is free, such as '20 GiB' [default: what
+    /// store.min_free says]
+    #[arg(long, value_name = "SIZE")]
+    pub(in crate::cli) target_free: Option<ByteSize>,
 }
 
 #[derive(Args, Debug)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::administration::CacheFacts;
+use crate::client::administration::{CacheFacts, CollectionFacts, SpaceFacts};
 
 /// How the box is. Times are seconds since 1970 by the box's clock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +25,12 @@ pub struct BoxStatus {
     pub pushes: PushFacts,
     /// How checks stand.
     pub check: CheckFacts,
+    /// How collections stand; a box of before there were any does not say.
+    #[serde(default)]
+    pub collection: CollectionFacts,
+    /// Room on its disk.
+    #[serde(default)]
+    pub space: SpaceFacts,
     /// What is wrong with the certificate for HTTPS, if anything.
     pub certificate_problem: Option<String>,
 }

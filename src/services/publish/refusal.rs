@@ -62,6 +62,14 @@ fn of_store(error: &StoreError) -> Refusal {
         let sentence = "the cache was deleted while the push was under way; nothing was kept";
         return Refusal::new(RefusalCode::NoSuchCache, sentence);
     }
+    if error.is_no_space() {
+        error!(error = %Chain(error), "There is no room for a push");
+        let sentence = match error {
+            StoreError::NoSpace { .. } => error.to_string(),
+            _ => "the box's disk is full".to_owned(),
+        };
+        return Refusal::new(RefusalCode::NoSpace, sentence);
+    }
     if error.is_transient() {
         return Refusal::new(
             RefusalCode::Busy,

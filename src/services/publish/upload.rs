@@ -6,9 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
+use crate::formats::limits::INLINE_NAR_BYTES_MAX;
 use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::publish::{Inner, PublishError};
-use crate::store::{Added, Cache, FinishedNar, Ingest, NarSource, NewPath, Pusher, StoreError};
+use crate::store::{
+    Added, Cache, FinishedNar, Ingest, IngestError, NarSource, NewPath, Pusher, StoreError,
+};
 use crate::wire::message::{ChunkRef, InlineChunk, PushOutcome};
 
 /// One path on its way in.
@@ -73,7 +76,18 @@ impl Upload {
     ///
     /// [`PublishError`]; the upload is over then.
     pub async fn batch(&mut self, chunks: Vec<ChunkRef>) -> Result<Vec<usize>, PublishError> {
-        self.on_blocking_thread(move |intake| intake.start(chunks)).await
+        let again = chunks.clone();
+        match self.on_blocking_thread(move |intake| intake.start(chunks)).await {
+            Err(PublishError::Ingest(IngestError::Store(StoreError::NoSpace {
+                needed_bytes,
+                ..
+            }))) => {
+                self.inner.collections.make_room(needed_bytes).await;
+                self.on_blocking_thread(move |intake| intake.start(again)).await
+            }
+            answered => answered,
+        }
+        .inspect_err(|_error| self.under_way.refuse())
     }
 
     /// Takes frames of the oldest open batch, with their places in it: as many of those that were
@@ -94,7 +108,8 @@ impl Upload {
             return Ok(Vec::new());
         }
         self.inner.metrics.push_received(frames.iter().map(|(_, frame)| frame.len()).sum());
-        let again = self.on_blocking_thread(move |intake| intake.take(frames)).await?;
+        let again = self.on_blocking_thread(move |intake| intake.take(frames)).await;
+        let again = again.inspect_err(|_error| self.under_way.refuse())?;
         if !again.is_empty() {
             self.inner.forget_damaged();
         }
@@ -110,6 +125,10 @@ impl Upload {
     /// As of [`finish`](Self::finish).
     pub async fn whole(self, chunks: Vec<InlineChunk>) -> Result<PushOutcome, PublishError> {
         self.inner.metrics.push_received(chunks.iter().map(|chunk| chunk.frame.len()).sum());
+        // A collection cannot come in between later.
+        if !self.inner.store.space()?.has_left(INLINE_NAR_BYTES_MAX) {
+            self.inner.collections.make_room(INLINE_NAR_BYTES_MAX).await;
+        }
         let inner = Arc::clone(&self.inner);
         self.finish_after(move |intake| intake.take_whole(&chunks, || inner.forget_damaged())).await
     }
@@ -171,16 +190,14 @@ impl Upload {
             (intake, places)
         });
         let (intake, places) = worked.await.map_err(StoreError::from)?;
-        match places {
-            Ok(places) => {
-                self.intake = Some(intake);
-                Ok(places)
-            }
-            Err(error) => {
-                self.under_way.refuse();
-                Err(error)
-            }
+        // Without room nothing has begun, and it may be begun again.
+        if matches!(
+            places,
+            Ok(_) | Err(PublishError::Ingest(IngestError::Store(StoreError::NoSpace { .. })))
+        ) {
+            self.intake = Some(intake);
         }
+        places
     }
 }
 

@@ -5,13 +5,15 @@ use std::path::Path;
 
 use ed25519_dalek::{Signature, VerifyingKey};
 
+use twox_hash::XxHash3_64;
+
 use crate::fixture::ending::with_input;
 use crate::fixture::larder::TestBox;
 use crate::fixture::nix::NixStore;
 use crate::stranger::nar_path::{fingerprint, hash_part, sha256};
 use crate::stranger::payloads::{
     Cache, Delete, Listing, Manifest, Signatures, StoredPath, cache, delete, listing, manifest,
-    path, read, signatures,
+    path, read, read_either, signatures,
 };
 use crate::stranger::records::{Record, chunk_bytes, read_folder};
 
@@ -39,7 +41,7 @@ impl Folder {
         let payload = &record.payload;
         match record.kind {
             1 => drop(self.chunks.entry(record.id).or_insert(record)),
-            2 => self.add_manifest(read(payload, manifest)),
+            2 => self.add_manifest(read_either(payload, manifest)),
             3 => {
                 let listing = read(payload, listing);
                 self.listings.insert(listing.nar_hash, listing);
@@ -49,7 +51,7 @@ impl Folder {
                 self.caches.insert(cache.uuid, cache);
             }
             5 => {
-                let path = read(payload, path);
+                let path = read_either(payload, path);
                 let place = (path.cache, hash_part(&path.base_name));
                 if !self.is_visible(place) {
                     self.paths.insert(place, path);
@@ -109,6 +111,9 @@ impl Folder {
             let record = &self.chunks[&chunk.id];
             assert_eq!(u64::from(record.raw_len), chunk.raw_len);
             assert_eq!(u64::try_from(record.payload.len()).unwrap(), chunk.stored_len);
+            if let Some(sum) = chunk.sum {
+                assert_eq!(XxHash3_64::oneshot(&record.payload).to_le_bytes(), sum);
+            }
             nar.extend(chunk_bytes(record));
             file.extend_from_slice(&record.payload);
         }

@@ -2,13 +2,16 @@
 
 use crate::stranger::postcard::Reader;
 
-/// The version of a payload that FORMAT.md describes.
+/// The version of a payload, but for those of manifests and paths from format 4 on.
 const PAYLOAD_VERSION: u8 = 1;
+const MANIFEST_OR_PATH_VERSION: u8 = 2;
 
 pub(super) struct ChunkOfNar {
     pub(super) id: [u8; 32],
     pub(super) raw_len: u64,
     pub(super) stored_len: u64,
+    /// XXH3-64 of the frame.
+    pub(super) sum: Option<[u8; 8]>,
 }
 
 pub(super) struct Manifest {
@@ -73,7 +76,17 @@ pub(super) fn read<T>(payload: &[u8], fields: impl FnOnce(&mut Reader) -> T) -> 
     value
 }
 
-pub(super) fn manifest(reader: &mut Reader) -> Manifest {
+/// Reads a whole payload of a kind of which there are two versions; whether it is the second.
+pub(super) fn read_either<T>(payload: &[u8], fields: impl FnOnce(&mut Reader, bool) -> T) -> T {
+    let mut reader = Reader::new(payload);
+    let version = reader.byte();
+    assert!([PAYLOAD_VERSION, MANIFEST_OR_PATH_VERSION].contains(&version));
+    let value = fields(&mut reader, version == MANIFEST_OR_PATH_VERSION);
+    reader.end();
+    value
+}
+
+pub(super) fn manifest(reader: &mut Reader, has_sums: bool) -> Manifest {
     Manifest {
         nar_hash: reader.array(),
         nar_size: reader.number(),
@@ -84,6 +97,7 @@ pub(super) fn manifest(reader: &mut Reader) -> Manifest {
             id: reader.array(),
             raw_len: reader.number(),
             stored_len: reader.number(),
+            sum: has_sums.then(|| reader.array()),
         }),
     }
 }
@@ -105,8 +119,8 @@ pub(super) fn cache(reader: &mut Reader) -> Cache {
     }
 }
 
-pub(super) fn path(reader: &mut Reader) -> StoredPath {
-    StoredPath {
+pub(super) fn path(reader: &mut Reader, says_alone: bool) -> StoredPath {
+    let path = StoredPath {
         cache: reader.array(),
         base_name: reader.text(),
         nar_hash: reader.array(),
@@ -120,7 +134,12 @@ pub(super) fn path(reader: &mut Reader) -> StoredPath {
         pushed_at: reader.number(),
         device_key: reader.array(),
         device_signature: reader.bytes(),
+    };
+    if says_alone {
+        // Of use to who reads packs from which records were moved; these have none.
+        reader.truth();
     }
+    path
 }
 
 pub(super) fn signatures(reader: &mut Reader) -> Signatures {

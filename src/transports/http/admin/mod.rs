@@ -5,6 +5,7 @@
 
 mod caches;
 mod check;
+mod collections;
 mod guard;
 mod input;
 mod keys;
@@ -55,6 +56,7 @@ fn router() -> Router<Arc<Services>> {
         .route("/pairing-codes", post(pairing::create))
         .route("/status", get(status::show))
         .route("/check", get(check::show).post(check::start))
+        .route("/collection", get(collections::show).post(collections::start))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback(problem::no_such_thing)
         .layer(from_fn(guard::require_personal))

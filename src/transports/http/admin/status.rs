@@ -8,6 +8,7 @@ use crate::services::metrics::PushEnd;
 use crate::services::{Metrics, StatusReport, StoreStats};
 use crate::transports::http::admin::caches::CacheBody;
 use crate::transports::http::admin::check::CheckBody;
+use crate::transports::http::admin::collections::{CollectionBody, SpaceBody};
 use crate::transports::http::admin::problem::Problem;
 use crate::transports::http::router::SharedServices;
 
@@ -23,6 +24,8 @@ pub(super) struct StatusBody {
     pushes: PushesBody,
     http_connections: i64,
     check: CheckBody,
+    collection: CollectionBody,
+    space: SpaceBody,
     certificate_problem: Option<String>,
 }
 
@@ -101,6 +104,8 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         pushes: (&*services.metrics).into(),
         http_connections: services.metrics.connections.get(),
         check: services.checks.state().into(),
+        collection: services.collections.state().into(),
+        space: services.collections.space()?.into(),
         certificate_problem,
     }))
 }
