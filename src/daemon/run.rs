@@ -198,6 +198,7 @@ async fn start_parts(
         key_host: settings.key_host.clone(),
         device_id,
         admission: settings.admission,
+        settings_file: settings.file.clone(),
     };
     let services = Services::start(store.clone(), options).await?;
     let quic_parts = QuicParts {

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod backups;
 pub mod caches;
 pub mod chain;
 pub mod check;
@@ -26,6 +27,7 @@ pub(crate) mod tests;
 pub mod tokens;
 pub mod upkeep;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::formats::BoxName;
@@ -39,6 +41,7 @@ pub use crate::store::{
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
+pub use backups::Backups;
 pub use caches::{
     CacheChanges, CacheError, CacheRequest, Caches, RootPlace, Scope, SigningRequest,
 };
@@ -64,6 +67,8 @@ pub struct ServicesOptions {
     pub device_id: DeviceId,
     /// What is granted to each address and token.
     pub admission: AdmissionOptions,
+    /// The settings file, which goes into backups.
+    pub settings_file: Option<PathBuf>,
 }
 
 /// Everything the appliance can do, wired once in `daemon::run` and never changed after.
@@ -89,6 +94,8 @@ pub struct Services {
     pub push_log: PushLog,
     /// Scrubs the store on request.
     pub checks: Checks,
+    /// Makes backups on request.
+    pub backups: Backups,
     /// Knows how the box is.
     pub status: Status,
     /// What is counted.
@@ -103,7 +110,7 @@ impl Services {
     ///
     /// [`StoreError`] if the caches or the tokens cannot be read.
     pub async fn start(store: Store, options: ServicesOptions) -> Result<Self, StoreError> {
-        let ServicesOptions { box_name, key_host, device_id, admission } = options;
+        let ServicesOptions { box_name, key_host, device_id, admission, settings_file } = options;
         let metrics = Arc::new(Metrics::new());
         let narinfos = Arc::new(NarInfoCache::new());
         let caches = Caches::open(store.clone(), key_host).await?;
@@ -114,6 +121,7 @@ impl Services {
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
             admission: Admission::new(admission),
+            backups: Backups::new(store.clone(), settings_file),
             keys: Keys::new(store.clone(), caches.clone()),
             pairing: Pairing::new(tokens.clone()),
             tokens,

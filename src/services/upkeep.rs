@@ -20,8 +20,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(60);
 const KEYS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Writes down last uses of tokens, forgets who sent what long ago, counts down the overlap of
-/// keys, counts what is in the store for the metrics, and runs the checks that are asked for,
-/// until `stop` fires. An error ends none of it.
+/// keys, counts what is in the store for the metrics, and runs the checks and makes the
+/// backups that are asked for, until `stop` fires. An error ends none of it.
 pub async fn run(services: Services, stop: CancellationToken) {
     let mut last_uses = interval(LAST_USES_EVERY);
     let mut count = interval(COUNT_EVERY);
@@ -59,6 +59,7 @@ pub async fn run(services: Services, stop: CancellationToken) {
         () = stop.cancelled() => {}
         () = beside => {}
         () = services.checks.run() => {}
+        () = services.backups.run() => {}
     }
     services.auth.write_last_uses().await;
 }

@@ -7,6 +7,7 @@
 
 mod assemble;
 mod attachment;
+mod backup;
 mod check;
 mod claims;
 mod commit;
@@ -26,12 +27,14 @@ mod pack;
 mod pending;
 mod rebuild;
 mod replay;
+mod restore;
 mod shared;
 mod stats;
 mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,6 +45,7 @@ use crate::formats::{AttachmentName, Sha256Hash, StorePathHash};
 
 pub use assemble::NarStream;
 pub use attachment::Attachment;
+pub use backup::{Backup, BackupProgress};
 pub use check::{CheckProgress, CheckReport};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
@@ -54,6 +58,7 @@ pub use index::tokens::{KnownToken, NewToken, Right, Token, TokenId};
 pub use ingest::{Added, FinishedNar, Ingest};
 pub use options::StoreOptions;
 pub use rebuild::rebuild_index;
+pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use stats::StoreStats;
 
 use assemble::Form;
@@ -471,5 +476,24 @@ impl Store {
     ) -> Result<CheckReport, StoreError> {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || check::check(&inner, &*progress)).await?
+    }
+
+    /// Copies everything that no pack holds into one file: the index as it is at one moment, the
+    /// identity, the first token, and the settings file at `settings`. FORMAT.md describes it.
+    /// The writer is not held up. `progress` is called now and then, on a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::File`] where there is no room for the index twice, [`StoreError::Index`], or
+    /// [`StoreError::Closed`] if the store is closed meanwhile.
+    pub async fn back_up(
+        &self,
+        settings: Option<PathBuf>,
+        made_at: UnixSeconds,
+        progress: Arc<dyn Fn(BackupProgress) + Send + Sync>,
+    ) -> Result<Backup, StoreError> {
+        let inner = Arc::clone(&self.0);
+        let make = move || backup::make(&inner, settings.as_deref(), made_at, &*progress);
+        tokio::task::spawn_blocking(make).await?
     }
 }

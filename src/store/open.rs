@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::store::assemble::{PREFETCHES_MAX, WINDOWS_READ_MAX};
+use crate::store::backup;
 use crate::store::check::{CheckProgress, CheckReport};
 use crate::store::commit;
 use crate::store::error::StoreError;
@@ -50,6 +51,9 @@ pub(in crate::store) fn open(
 ) -> Result<Inner, StoreError> {
     let folder = Folder::open(&options.folder)?;
     rebuild::finish(&folder)?;
+    if db::is_to_be_migrated(&folder.index())? {
+        backup::keep_before_migration(&folder)?;
+    }
     let mut connection = db::open_writer(&folder.index())?;
     let BroughtUp { report, uuid, end, index } = bring_up(&mut connection, &folder, &|_| ())?;
     if report.records > 0 {

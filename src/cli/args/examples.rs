@@ -20,6 +20,16 @@ Examples:
   larder fsck                                  the running box
   larder fsck --rebuild-index --data /srv/larder";
 
+pub(super) const BACKUP: &str = "\
+Examples:
+  larder backup /mnt/usb/office.backup
+  larder --host office backup office-$(date +%F).backup";
+
+pub(super) const RESTORE: &str = "\
+Examples:
+  larder restore /mnt/usb/office.backup --data /srv/larder
+  sudo -u larder larder restore office.backup --data /var/lib/larder";
+
 pub(super) const USE: &str = "\
 Examples:
   larder use main                              shows who answers, and asks

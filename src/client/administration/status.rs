@@ -76,6 +76,23 @@ pub struct CheckFacts {
     pub last: Option<EndedCheck>,
 }
 
+/// How the last backup stands that a box was asked for.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BackupFacts {
+    /// Its number.
+    pub id: u64,
+    /// When it was asked for; what it has is not older.
+    pub made_at: u64,
+    /// Bytes that were copied and packed.
+    pub done_bytes: u64,
+    /// All that there are to copy and to pack; 0 before it is known.
+    pub total_bytes: u64,
+    /// Its bytes, once it can be fetched.
+    pub bytes: Option<u64>,
+    /// Why it could not be made.
+    pub error: Option<String>,
+}
+
 /// A check that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningCheck {
