@@ -40,7 +40,7 @@ use crate::store::writer::Writer;
 pub(in crate::store) struct BroughtUp {
     pub(in crate::store) report: CheckReport,
     uuid: [u8; 16],
-    end: Position,
+    pub(in crate::store) end: Position,
     index: ChunkIndex,
 }
 

@@ -21,14 +21,15 @@ use rusqlite::{Connection, OpenFlags};
 use crate::formats::CacheName;
 use crate::store::UnixSeconds;
 use crate::store::backup::{ADMIN_TOKEN, IDENTITY, SETTINGS};
-use crate::store::check::CheckProgress;
+use crate::store::check::{CheckProgress, CheckReport};
 use crate::store::error::StoreError;
 use crate::store::index::{caches, db, meta};
 use crate::store::layout;
 use crate::store::layout::Folder;
 use crate::store::open;
+use crate::store::open::BroughtUp;
 use crate::store::pack::record::RECORD_HEADER_BYTES;
-use crate::store::pack::{HeaderKey, scan};
+use crate::store::pack::{HeaderKey, Position, scan};
 use crate::store::rebuild;
 use crate::store::restore::settle::{Settled, There};
 use crate::store::restore::unpack::Unpacker;
@@ -128,7 +129,7 @@ pub fn restore(
 }
 
 struct Brought {
-    report: crate::store::CheckReport,
+    report: CheckReport,
     settled: Settled,
     from_packs: bool,
 }
@@ -140,7 +141,7 @@ fn bring_up(
     progress: &dyn Fn(CheckProgress),
 ) -> Result<Brought, StoreError> {
     let growing = folder.index_rebuilding();
-    let (uuid, known, follows) = {
+    let (known, follows, there) = {
         let backed_up = open_unpacked(&growing)?;
         let uuid = meta::store_uuid(&backed_up)?.ok_or(StoreError::BadRow("store"))?;
         let packs = scan::pack_numbers(&folder.packs())?;
@@ -150,9 +151,9 @@ fn bring_up(
             return Err(StoreError::OtherStore { folder: folder.packs(), backup });
         }
         let follows = is_ours && counts_on(&backed_up, folder, &packs)?;
-        (uuid, settle::publicity(&backed_up)?, follows)
+        let there = There::read(&folder.index(), uuid, meta::position(&backed_up)?);
+        (settle::publicity(&backed_up)?, follows, there)
     };
-    let there = There::read(&folder.index(), uuid);
     let mut connection = if follows {
         db::open_writer(&growing)?
     } else {
@@ -164,10 +165,11 @@ fn bring_up(
         tx.commit()?;
         connection
     };
-    let report = open::bring_up(&mut connection, folder, progress)?.report;
+    let BroughtUp { report, end, .. } = open::bring_up(&mut connection, folder, progress)?;
+    let is_damaged = !report.damaged.is_empty() || is_torn(folder, end)?;
     let tx = connection.transaction()?;
     let known = (!follows).then_some(known);
-    let settled = settle::settle(&tx, known.as_ref(), there.as_ref(), !report.damaged.is_empty())?;
+    let settled = settle::settle(&tx, known.as_ref(), there.as_ref(), is_damaged)?;
     if !follows && report.records == 0 {
         // No pack tells of these caches; the next start writes it down.
         for cache in caches::all(&tx)? {
@@ -177,6 +179,12 @@ fn bring_up(
     tx.commit()?;
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     Ok(Brought { report, settled, from_packs: !follows })
+}
+
+/// Whether there are bytes behind the last sound record, which the next start cuts off.
+fn is_torn(folder: &Folder, end: Position) -> Result<bool, StoreError> {
+    let (folder, packs) = (folder.packs(), scan::pack_numbers(&folder.packs())?);
+    Ok(packs.contains(&end.pack) && scan::pack_bytes(&folder, end.pack)? > end.offset)
 }
 
 /// Opens the index of the backup, once it is known that this program can read it.

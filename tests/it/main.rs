@@ -4,6 +4,7 @@
 
 mod access_table;
 mod attachments;
+mod backup;
 mod bad_input_quic;
 mod caches;
 mod cli;

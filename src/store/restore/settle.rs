@@ -2,7 +2,7 @@
 //! tokens that were revoked.
 //!
 //! Records behind the index's position tell of the first, where they can be read; of both the
-//! index tells that is there, where it can be read.
+//! index tells that is there, where it can be read and is not older than the backup.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,11 +14,12 @@ use crate::formats::CacheName;
 use crate::store::UnixSeconds;
 use crate::store::error::StoreError;
 use crate::store::index::{caches, meta};
+use crate::store::pack::Position;
 
 /// Which caches an index knows, by their identity, and whether each is public.
 pub(in crate::store::restore) type Publicity = HashMap<[u8; 16], bool>;
 
-/// What the index knows that a restore replaces.
+/// What the index knows that a restore replaces, which has heard of all that was acknowledged.
 pub(in crate::store::restore) struct There {
     caches: Publicity,
     /// The hash of each secret, and when it was revoked.
@@ -34,21 +35,30 @@ pub(in crate::store::restore) struct Settled {
 }
 
 impl There {
-    /// Reads the index at `path`, if there is one of that store. One that cannot be read is the
-    /// reason for many a restore.
-    pub(in crate::store::restore) fn read(path: &Path, store: [u8; 16]) -> Option<Self> {
+    /// Reads the index at `path`, if there is one of that store which is not older than
+    /// `backed_up`. One that cannot be read is the reason for many a restore.
+    pub(in crate::store::restore) fn read(
+        path: &Path,
+        store: [u8; 16],
+        backed_up: Position,
+    ) -> Option<Self> {
         if !path.exists() {
             return None;
         }
-        Self::try_read(path, store).unwrap_or_else(|error| {
+        Self::try_read(path, store, backed_up).unwrap_or_else(|error| {
             warn!(error = %error, "The index that is there cannot be read; it has no say");
             None
         })
     }
 
-    fn try_read(path: &Path, store: [u8; 16]) -> Result<Option<Self>, StoreError> {
+    fn try_read(
+        path: &Path,
+        store: [u8; 16],
+        backed_up: Position,
+    ) -> Result<Option<Self>, StoreError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        if meta::store_uuid(&connection)? != Some(store) {
+        if meta::store_uuid(&connection)? != Some(store) || meta::position(&connection)? < backed_up
+        {
             return Ok(None);
         }
         let sql = "SELECT secret_hash, revoked_at FROM tokens WHERE revoked_at IS NOT NULL";
@@ -79,10 +89,12 @@ pub(in crate::store::restore) fn settle(
     let mut made_private = Vec::new();
     let all = caches::all(tx)?;
     for cache in all.iter().filter(|cache| cache.is_public) {
-        // A damaged record may be the one that made the cache private.
-        let is_sure = !is_damaged
-            && known.is_none_or(|known| known.get(&cache.uuid) == Some(&true))
-            && there.is_none_or(|there| there.caches.get(&cache.uuid) == Some(&true));
+        let is_public_in = |known: &Publicity| known.get(&cache.uuid) == Some(&true);
+        let is_sure = match there {
+            Some(there) => is_public_in(&there.caches),
+            // A damaged record may be the one that made the cache private.
+            None => !is_damaged && known.is_none_or(is_public_in),
+        };
         if !is_sure {
             tx.execute("UPDATE caches SET is_public = 0 WHERE id = ?", [cache.id.0])?;
             // The packs shall say so too.
