@@ -139,7 +139,7 @@ async fn a_cache_stays_private_where_the_record_that_says_so_is_damaged() {
     let backup = test.back_up().await;
     let start = fs::metadata(test.pack(1)).unwrap().len();
     test.publish(&team, false).await;
-    let (nar, path) = test.push_text("behind it").await;
+    let (nar, path) = test.push_text("behind-it").await;
     test.store.close().await.unwrap();
     test.lose_index();
     let pack = fs::File::options().write(true).open(test.pack(1)).unwrap();
@@ -172,13 +172,12 @@ async fn packs_that_are_gone_or_shorter_take_only_their_own_paths_along() {
         let gone = test.store.create_cache(new_cache("gone")).await.unwrap();
         test.store.delete_cache(gone.id).await.unwrap();
         test.store.close().await.unwrap();
+        let first: u32 = Connection::open(test.data().join("larder.db"))
+            .unwrap()
+            .query_row("SELECT pack FROM chunks ORDER BY number LIMIT 1", [], |row| row.get(0))
+            .unwrap();
         test.lose_index();
-        let packs = fs::read_dir(test.data().join("packs")).unwrap().count();
-        assert!(packs > 4, "{packs} packs");
-        let pack = (1..)
-            .map(|number| test.pack(number))
-            .find(|pack| fs::read(pack).unwrap().windows(4).any(|bytes| bytes == b"lost"));
-        let pack = pack.unwrap();
+        let pack = test.pack(first);
         match how {
             "gone" => fs::remove_file(&pack).unwrap(),
             _ => fs::File::options().write(true).open(&pack).unwrap().set_len(40).unwrap(),
