@@ -120,7 +120,7 @@ async fn what_the_index_that_is_there_knows_is_not_forgotten() {
     let kept = test.data().join("larder.db.before-restore");
     let test = test.reopen().await;
 
-    assert_eq!(report.kept, [kept.clone()]);
+    assert_eq!(report.kept.as_slice(), std::slice::from_ref(&kept));
     assert!(kept.exists());
     assert_eq!(report.made_private.iter().map(ToString::to_string).collect::<Vec<_>>(), ["team"]);
     assert!(!test.named("team").await.unwrap().is_public);
