@@ -15,7 +15,7 @@ use crate::wire::message::AdminRequest;
 
 pub use caches::{CacheChanges, CacheFacts, KeyFacts, NewCache, RootPlace, SigningMode};
 pub use status::{
-    BackupFacts, BoxStatus, CheckFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts,
+    BackupFacts, BoxStatus, CheckFacts, ClockFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts,
 };
 pub use tokens::{Grant, MadeCode, MadeToken, NewToken, PushRecord, TokenFacts, TokenRight};
 

@@ -10,6 +10,7 @@ pub mod run;
 pub mod settings;
 mod settings_file;
 mod sockets;
+mod time_sync;
 
 pub use first_start::ADMIN_TOKEN_FILE;
 pub use owner::OwnerError;

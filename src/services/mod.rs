@@ -46,6 +46,7 @@ pub use caches::{
     CacheChanges, CacheError, CacheRequest, Caches, RootPlace, Scope, SigningRequest,
 };
 pub use check::{CheckState, Checks};
+pub use clock::{Clock, ClockState};
 pub use keys::{KeyError, Keys};
 pub use lookup::{Lookup, NarBytes};
 pub use metrics::Metrics;
@@ -67,6 +68,8 @@ pub struct ServicesOptions {
     pub device_id: DeviceId,
     /// What is granted to each address and token.
     pub admission: AdmissionOptions,
+    /// Says whether the machine's clock is synchronised with others; asked often.
+    pub is_clock_synchronised: fn() -> bool,
     /// The settings file, which goes into backups.
     pub settings_file: Option<PathBuf>,
 }
@@ -94,6 +97,8 @@ pub struct Services {
     pub push_log: PushLog,
     /// Scrubs the store on request.
     pub checks: Checks,
+    /// Knows whether the wall clock can be believed.
+    pub clock: Clock,
     /// Makes backups on request.
     pub backups: Backups,
     /// Knows how the box is.
@@ -110,7 +115,15 @@ impl Services {
     ///
     /// [`StoreError`] if the caches or the tokens cannot be read.
     pub async fn start(store: Store, options: ServicesOptions) -> Result<Self, StoreError> {
-        let ServicesOptions { box_name, key_host, device_id, admission, settings_file } = options;
+        let ServicesOptions {
+            box_name,
+            key_host,
+            device_id,
+            admission,
+            is_clock_synchronised,
+            settings_file,
+        } = options;
+        let clock = Clock::open(store.clone(), is_clock_synchronised).await?;
         let metrics = Arc::new(Metrics::new());
         let narinfos = Arc::new(NarInfoCache::new());
         let caches = Caches::open(store.clone(), key_host).await?;
@@ -128,7 +141,15 @@ impl Services {
             push_log: PushLog::new(store.clone(), auth.clone()),
             auth,
             publish: Publisher::new(store.clone(), caches.clone(), narinfos, Arc::clone(&metrics)),
-            status: Status::new(store, box_name, device_id, caches.clone(), Arc::clone(&metrics)),
+            status: Status::new(
+                store,
+                box_name,
+                device_id,
+                caches.clone(),
+                Arc::clone(&metrics),
+                clock.clone(),
+            ),
+            clock,
             caches,
             lookup,
             checks,

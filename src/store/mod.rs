@@ -52,6 +52,7 @@ pub use error::{IngestError, StoreError};
 pub use index::caches::{Cache, CacheId, CacheUpdate, NewCache, SigningMode};
 pub use index::keys::ManagedKey;
 pub use index::log::{LogEntry, LogPlace};
+pub use index::meta::ClockMark;
 pub use index::nars::{NarFile, NarId};
 pub use index::paths::{NewPath, PathRecord, Pusher};
 pub use index::tokens::{KnownToken, NewToken, Right, Token, TokenId};
@@ -63,7 +64,7 @@ pub use stats::StoreStats;
 
 use assemble::Form;
 use index::sight::Sight;
-use index::{attachments, caches, log, nars, paths, tokens, uploads};
+use index::{attachments, caches, log, meta, nars, paths, tokens, uploads};
 use shared::Inner;
 
 /// Seconds since 1970.
@@ -476,6 +477,24 @@ impl Store {
     ) -> Result<CheckReport, StoreError> {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || check::check(&inner, &*progress)).await?
+    }
+
+    /// What was written down of the wall clock last.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`].
+    pub async fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError> {
+        self.0.readers.run(meta::clock_mark).await
+    }
+
+    /// Writes down what a restart has to know of the wall clock. Costs a commit.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::CommitFailed`] and the like.
+    pub async fn keep_clock_mark(&self, mark: ClockMark) -> Result<(), StoreError> {
+        self.0.writer.run(move |group| meta::set_clock_mark(group.tx, mark)).await
     }
 
     /// Copies everything that no pack holds into one file: the index as it is at one moment, the

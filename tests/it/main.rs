@@ -8,6 +8,7 @@ mod backup;
 mod bad_input_quic;
 mod caches;
 mod cli;
+mod clock;
 mod config;
 mod fixture;
 mod formats;

@@ -25,8 +25,21 @@ pub struct BoxStatus {
     pub pushes: PushFacts,
     /// How checks stand.
     pub check: CheckFacts,
+    /// Whether its clock is believed; nothing from a box that does not say.
+    pub clock: Option<ClockFacts>,
     /// What is wrong with the certificate for HTTPS, if anything.
     pub certificate_problem: Option<String>,
+}
+
+/// Whether a box's clock is believed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClockFacts {
+    /// Whether what ends by age may end.
+    pub trusted: bool,
+    /// How many seconds the box has to run until a clock that goes on is trusted again.
+    pub pause_left: u64,
+    /// Why it is not trusted.
+    pub problem: Option<String>,
 }
 
 /// What is in a box's store.

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use crate::services::metrics::PushEnd;
-use crate::services::{Metrics, StatusReport, StoreStats};
+use crate::services::{ClockState, Metrics, StatusReport, StoreStats};
 use crate::transports::http::admin::caches::CacheBody;
 use crate::transports::http::admin::check::CheckBody;
 use crate::transports::http::admin::problem::Problem;
@@ -23,7 +23,15 @@ pub(super) struct StatusBody {
     pushes: PushesBody,
     http_connections: i64,
     check: CheckBody,
+    clock: ClockBody,
     certificate_problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ClockBody {
+    trusted: bool,
+    pause_left: u64,
+    problem: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,6 +96,7 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         now,
         caches,
         store,
+        clock: ClockState { trusted, pause_left, problem },
         certificate_problem,
     } = services.status.report().await?;
     Ok(Json(StatusBody {
@@ -101,6 +110,7 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         pushes: (&*services.metrics).into(),
         http_connections: services.metrics.connections.get(),
         check: services.checks.state().into(),
+        clock: ClockBody { trusted, pause_left, problem },
         certificate_problem,
     }))
 }
