@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use tokio::signal;
 
 use crate::cli::context::Context;
 use crate::cli::exit::Exit;
@@ -23,7 +24,15 @@ pub(super) async fn run(context: &Context, file: &Path) -> anyhow::Result<Exit> 
     let fetched = context.administer(async |administration| {
         Ok(place.fetch(administration, |done, total| bar.place(done, total)).await?)
     });
-    let fetched = fetched.await;
+    let fetched = tokio::select! {
+        fetched = fetched => fetched,
+        // What was begun beside FILE goes with what is let go here.
+        Ok(()) = signal::ctrl_c() => {
+            bar.clear();
+            context.output.note("interrupted; nothing was written");
+            return Ok(Exit::Interrupted);
+        }
+    };
     bar.clear();
     let FetchedBackup { bytes, made_at } = fetched?;
     let written = Written { file: file.display().to_string(), bytes, made_at };

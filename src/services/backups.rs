@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::services::chain::Chain;
 use crate::services::clock;
-use crate::store::{Backup, BackupProgress, Store, StoreError, UnixSeconds};
+use crate::store::{Backup, BackupProgress, Store, StoreError, TokenId, UnixSeconds};
 
 /// How long a backup that nobody asks for stays: longer than a laptop takes to change networks.
 const KEPT_FOR: Duration = Duration::from_secs(600);
@@ -93,12 +93,13 @@ impl Backups {
         Self(Arc::new(Inner { store, settings_file, last, changed: Notify::new() }))
     }
 
-    /// Asks for a backup; the one before it is gone.
+    /// Asks for a backup with the token `by`, which the log names: whoever has a backup has every
+    /// secret of the box. The one before it is gone.
     ///
     /// # Errors
     ///
     /// [`BackupRuns`] while one is made, or was fetched from a moment ago.
-    pub fn start(&self) -> Result<BackupState, BackupRuns> {
+    pub fn start(&self, by: TokenId) -> Result<BackupState, BackupRuns> {
         let mut last = self.lock();
         let is_fetched = last.asked.elapsed() < FETCHED_FOR;
         match last.outcome {
@@ -113,6 +114,7 @@ impl Backups {
             outcome: Outcome::Making,
             asked: Instant::now(),
         };
+        info!(token.id = by.0, backup.id = last.id, "Making a backup");
         self.0.changed.notify_one();
         Ok(last.state())
     }

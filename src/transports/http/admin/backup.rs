@@ -1,14 +1,15 @@
 //! `backup`
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use crate::formats::limits::BACKUP_PART_BYTES_MAX;
+use crate::services::Caller;
 use crate::services::backups::BackupState;
 use crate::transports::http::admin::input::Asked;
 use crate::transports::http::admin::problem::Problem;
@@ -42,8 +43,9 @@ impl From<BackupState> for BackupBody {
 /// `POST backup`
 pub(super) async fn start(
     State(services): SharedServices,
+    Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<BackupBody>), Problem> {
-    match services.backups.start() {
+    match services.backups.start(caller.token.id) {
         Ok(state) => Ok((StatusCode::ACCEPTED, Json(state.into()))),
         Err(runs) => Err(Problem::new(StatusCode::CONFLICT, runs.to_string())),
     }
