@@ -16,7 +16,7 @@ use crate::client::host::Host;
 
 pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand};
 pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
-pub(super) use serving::{FsckArgs, GcArgs, LogArgs, ServeArgs};
+pub(super) use serving::{BackupArgs, FsckArgs, GcArgs, LogArgs, RestoreArgs, ServeArgs};
 pub(super) use shell::{CompletionsArgs, ManArgs, ShellArg};
 pub(super) use tokens::{TokenCommand, TokenCreateArgs};
 pub(super) use user::{
@@ -48,6 +48,8 @@ On the box:
   status            Show how the box is
   gc                Take away what nobody needs
   fsck              Read and verify everything that is stored
+  backup            Write index, keys, tokens and settings of the box to a file
+  restore           Put a backup into the data folder of a stopped box
 
 On a user's machine:
   discover          List the boxes on this network
@@ -84,8 +86,8 @@ pub(super) struct Global {
     /// whose data is in ./larder-data, else the only one on this network] [env: LARDER_HOST]
     #[arg(long, visible_alias = "hostname", global = true, value_name = "HOST")]
     pub(super) host: Option<Host>,
-    /// The client's configuration, or that of the box for 'serve', 'fsck --rebuild-index' and
-    /// 'token recover'
+    /// The client's configuration, or that of the box for 'serve', 'restore',
+    /// 'fsck --rebuild-index' and 'token recover'
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Say more of what happens; twice for everything
@@ -149,6 +151,18 @@ pub(super) enum Command {
     /// Asks the running box. With --rebuild-index the box must be stopped.
     #[command(after_help = examples::FSCK)]
     Fsck(FsckArgs),
+    /// Write index, keys, tokens and settings of the box to a file
+    ///
+    /// Asks the running box, from here or from another machine; needs a personal token. The packs,
+    /// which have the paths, are not in it: docs/operations.md says how to copy them.
+    #[command(after_help = examples::BACKUP)]
+    Backup(BackupArgs),
+    /// Put a backup into the data folder of a stopped box
+    ///
+    /// What is replaced stays in the folder with '.before-restore' behind its name. The packs that
+    /// are there are read from where the backup's index ends.
+    #[command(after_help = examples::RESTORE)]
+    Restore(RestoreArgs),
     /// List the boxes on this network
     ///
     /// What a box says of itself is not proven until somebody connects to it.
@@ -254,6 +268,8 @@ mod tests {
             "larder push main -l 20",
             "larder fsck --data x",
             "larder gc --target-free much",
+            "larder backup",
+            "larder restore",
             "larder --quiet -v status",
             "larder --host a/b status",
             "larder token create --expires soon",

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::near::near;
 use crate::client::administration::AdminError;
+use crate::client::backup::FetchBackupError;
 use crate::client::box_client::ReachError;
 use crate::client::config::ConfigError;
 use crate::client::host::HostError;
@@ -15,6 +16,7 @@ use crate::client::push::PushError;
 use crate::client::signing_keys::SigningKeyError;
 use crate::client::tokens::TokensError;
 use crate::daemon::SettingsError;
+use crate::formats::backup::BackupError;
 use crate::store::StoreError;
 use crate::transports::quic::{ConnectError, RequestError};
 use crate::wire::RefusalCode;
@@ -157,6 +159,9 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<SigningKeyError>() {
         return Some(of_signing_key(error));
     }
+    if let Some(BackupError::CutShort | BackupError::Damaged) = cause.downcast_ref() {
+        return Some(Exit::Verification);
+    }
     if let Some(error) = cause.downcast_ref::<ConnectError>() {
         return Some(of_connect(error));
     }
@@ -291,10 +296,19 @@ fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         }
         _ => {}
     }
-    if let Some(StoreError::Locked { .. }) = cause.downcast_ref() {
-        return Some("stop that one first, with Ctrl-C or 'systemctl stop larder'");
+    if let Some(FetchBackupError::Exists { .. }) = cause.downcast_ref() {
+        return Some("give it another name, such as one with the date in it");
     }
-    None
+    match cause.downcast_ref() {
+        Some(StoreError::Locked { .. }) => {
+            Some("stop that one first, with Ctrl-C or 'systemctl stop larder'")
+        }
+        Some(StoreError::OtherStore { .. }) => Some(
+            "restore it into an empty folder; --other-store takes its tokens and settings over to \
+             the packs that are there",
+        ),
+        _ => None,
+    }
 }
 
 const fn hint_of_code(code: RefusalCode) -> Option<&'static str> {

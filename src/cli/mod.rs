@@ -3,6 +3,7 @@
 #[expect(rustdoc::broken_intra_doc_links, reason = "the docs there are the help that people read")]
 mod args;
 mod authtoken;
+mod backup;
 mod cache;
 mod config;
 mod context;
@@ -23,6 +24,7 @@ mod progress;
 mod push;
 mod recover;
 mod remove;
+mod restore;
 mod serve;
 mod shell;
 mod status;
@@ -80,6 +82,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fsck(args) if args.rebuild_index => fsck::rebuild_index(&context, args.data),
         Command::Gc(args) => block_on(gc::run(&context, args)),
         Command::Fsck(_) => block_on(fsck::check(&context)),
+        Command::Backup(args) => block_on(backup::run(&context, &args.file)),
+        Command::Restore(args) => restore::run(&context, args),
         Command::Discover => block_on(discover::run(&context)),
         Command::Authtoken(args) => authtoken::run(&context, &args),
         Command::Config(command) => config::run(&context, command),

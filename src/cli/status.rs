@@ -4,7 +4,7 @@ use crate::cli::context::Context;
 use crate::cli::duration::{moment, span};
 use crate::cli::exit::Exit;
 use crate::cli::output::{bytes, counted, facts};
-use crate::client::administration::{BoxStatus, CheckFacts, SpaceFacts};
+use crate::client::administration::{BoxStatus, CheckFacts, ClockFacts, SpaceFacts};
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
     let status = context.administer(async |administration| Ok(administration.status().await?));
@@ -62,6 +62,9 @@ fn text(status: &BoxStatus) -> String {
     if status.space.total_bytes > 0 {
         shown.push(("disk", space_text(&status.space)));
     }
+    if let Some(clock) = status.clock.as_ref().filter(|clock| !clock.trusted) {
+        shown.push(("CLOCK", clock_text(clock, status.now)));
+    }
     if let Some(problem) = &status.certificate_problem {
         shown.push(("HTTPS", problem.clone()));
     }
@@ -83,6 +86,15 @@ fn space_text(space: &SpaceFacts) -> String {
         left => format!("{} for pushes", bytes(left)),
     };
     format!("{available} of {total} free, {room}")
+}
+
+fn clock_text(clock: &ClockFacts, now: u64) -> String {
+    let problem = clock.problem.as_deref().unwrap_or("not trusted");
+    let left = match clock.pause_left {
+        0 => String::new(),
+        left => format!(", {} left", span(left)),
+    };
+    format!("paused at {}: {problem}{left}", moment(now))
 }
 
 fn check_text(check: &CheckFacts) -> String {
@@ -133,6 +145,16 @@ check      none since the start; 'larder fsck' makes one
 ";
         assert_eq!(text(&status()), expected);
         assert!(is_healthy(&status()));
+    }
+
+    #[test]
+    fn a_clock_that_is_not_trusted_is_shown() {
+        let mut paused = status();
+        let clock = r#"{"trusted":false,"pause_left":7200,"problem":"it has jumped"}"#;
+        paused.clock = Some(serde_json::from_str(clock).unwrap());
+        let expected = "CLOCK      paused at 1970-01-01 01:03 UTC: it has jumped, 2 h 0 min left\n";
+        assert!(text(&paused).contains(expected), "{}", text(&paused));
+        assert!(is_healthy(&paused));
     }
 
     #[test]

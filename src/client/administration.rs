@@ -16,7 +16,9 @@ use crate::wire::message::AdminRequest;
 
 pub use caches::{CacheChanges, CacheFacts, KeyFacts, NewCache, RootPlace, SigningMode};
 pub use collection::{CollectionFacts, EndedCollection, LeavingPath, NewCollection, SpaceFacts};
-pub use status::{BoxStatus, CheckFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts};
+pub use status::{
+    BackupFacts, BoxStatus, CheckFacts, ClockFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts,
+};
 pub use tokens::{Grant, MadeCode, MadeToken, NewToken, PushRecord, TokenFacts, TokenRight};
 
 const ROOT: &str = "/api/larder/v1";
@@ -231,6 +233,26 @@ impl Administration {
     /// How checks stand.
     pub async fn check(&self) -> Result<CheckFacts, AdminError> {
         self.get("/check").await
+    }
+
+    /// Has the box make a backup.
+    pub async fn start_backup(&self) -> Result<BackupFacts, AdminError> {
+        read(&self.ask("POST", "/backup", Vec::new()).await?)
+    }
+
+    /// How the last backup stands.
+    pub async fn backup(&self) -> Result<BackupFacts, AdminError> {
+        self.get("/backup").await
+    }
+
+    /// Bytes of a backup from `offset` on, as many as the box gives at a time; none at its end.
+    pub async fn backup_part(&self, id: u64, offset: u64) -> Result<Vec<u8>, AdminError> {
+        self.ask("GET", &format!("/backup/{id}?offset={offset}"), Vec::new()).await
+    }
+
+    /// Takes a backup off the box's disk.
+    pub async fn remove_backup(&self, id: u64) -> Result<(), AdminError> {
+        self.ask("DELETE", &format!("/backup/{id}"), Vec::new()).await.map(drop)
     }
 
     /// Closes the connection.

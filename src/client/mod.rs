@@ -2,6 +2,7 @@
 
 pub mod acquaintance;
 pub mod administration;
+pub mod backup;
 pub mod box_client;
 pub mod config;
 pub mod device_key;

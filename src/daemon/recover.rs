@@ -1,14 +1,12 @@
 //! A new personal token for an owner who has lost his, made where only an owner is: in the data
 //! folder of a stopped box.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::daemon::first_start::{ADMIN_TOKEN_FILE, random, write_secret};
+use crate::daemon::owner::{OwnerError, check_owner};
 use crate::daemon::run::DaemonError;
 use crate::services::clock;
 use crate::store::{NewToken, Store, StoreError, StoreOptions, Token, TokenId};
@@ -31,27 +29,8 @@ pub struct Recovered {
 #[non_exhaustive]
 pub enum RecoverError {
     /// Files that were made now would be somebody else's than the box's.
-    #[error(
-        "the data folder {} belongs to the user with the number {owner}, and this runs as \
-         {runs_as}; the box could not read what is made now. Run it as that user, such as with \
-         `sudo -u larder`", path.display()
-    )]
-    OtherUser {
-        /// The folder.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Who asks.
-        runs_as: u32,
-    },
-    /// The folder cannot be looked at.
-    #[error("cannot look at {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// The store cannot be used; [`StoreError::Locked`] while the box runs.
     #[error("the store cannot be used")]
     Store(#[from] StoreError),
@@ -110,20 +89,4 @@ async fn make(store: &Store, folder: &Path) -> Result<Recovered, RecoverError> {
         return Err(DaemonError::AdminToken { path: file, source }.into());
     }
     Ok(Recovered { file, id, personal })
-}
-
-/// Who runs this must be who runs the box.
-fn check_owner(folder: &Path) -> Result<(), RecoverError> {
-    let unseen = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RecoverError::Folder { path, source }
-    };
-    let owner = fs::metadata(folder).map_err(unseen(folder))?.uid();
-    // A process's own folder belongs to its effective user (proc(5)).
-    let own = Path::new("/proc/self");
-    let runs_as = fs::metadata(own).map_err(unseen(own))?.uid();
-    if owner == runs_as {
-        return Ok(());
-    }
-    Err(RecoverError::OtherUser { path: folder.to_owned(), owner, runs_as })
 }

@@ -16,6 +16,7 @@ use crate::daemon::first_start;
 use crate::daemon::notify;
 use crate::daemon::settings::Settings;
 use crate::daemon::sockets::{SocketError, Sockets};
+use crate::daemon::time_sync;
 use crate::formats::BoxName;
 use crate::formats::cache_name::ParseCacheNameError;
 use crate::formats::signature::{ParseKeyError, PublicKey};
@@ -198,6 +199,8 @@ async fn start_parts(
         key_host: settings.key_host.clone(),
         device_id,
         admission: settings.admission,
+        is_clock_synchronised: time_sync::is_synchronised,
+        settings_file: settings.file.clone(),
     };
     let services = Services::start(store.clone(), options).await?;
     let quic_parts = QuicParts {

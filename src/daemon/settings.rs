@@ -41,6 +41,8 @@ pub struct ServeOverrides {
 /// Everything a box is started with, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The file that they were read from, if there is one.
+    pub file: Option<PathBuf>,
     /// What the box calls itself.
     pub name: BoxName,
     /// What the machine calls itself; may be empty.
@@ -73,7 +75,8 @@ impl Settings {
     /// [`SettingsError`] names the file, the line and the key, or the value that is out of bounds.
     pub fn read(file: Option<&Path>, overrides: ServeOverrides) -> Result<Self, SettingsError> {
         let typed = file.map_or_else(|| Ok(SettingsFile::default()), SettingsFile::read)?;
-        Self::resolve(typed, overrides, machine_name())
+        let resolved = Self::resolve(typed, overrides, machine_name())?;
+        Ok(Self { file: file.map(Path::to_owned), ..resolved })
     }
 
     /// Fills in what was not said. Each field of the file is taken apart here, so that one which
@@ -105,6 +108,7 @@ impl Settings {
         let LogSection { level, format } = log;
         let HttpSection { plain_tokens } = http;
         Ok(Self {
+            file: None,
             key_host: resolve_key_host(key_host, &name)?,
             name,
             machine_name,

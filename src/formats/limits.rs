@@ -150,6 +150,8 @@ pub const HTTP_WINDOW_BYTES: u32 = 256 << 10;
 
 /// Longest body of an administrative request. Held whole.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a backup that are given out at a time, in one message.
+pub const BACKUP_PART_BYTES_MAX: usize = 512 << 10;
 /// Narinfos that are kept as they are served, all together: about nine thousand.
 pub const NARINFO_CACHE_BYTES_MAX: usize = 8 << 20;
 

@@ -4,6 +4,7 @@
 //! downstream looks at the text again.
 
 pub mod attachment;
+pub mod backup;
 pub mod base32;
 pub mod box_name;
 pub mod cache_info;

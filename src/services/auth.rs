@@ -166,6 +166,8 @@ impl Auth {
             self.0.wrong.shown(from, &secret_hash).await;
             return Err(AuthError::Unknown);
         };
+        // The end of a token is a bound, not an age: it holds by whatever clock there is, and
+        // nothing is taken away by it.
         let now = clock::now();
         check_at(&token, now)?;
         if let Some(only) = token.device_id.map(DeviceId)

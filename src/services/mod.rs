@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod backups;
 pub mod caches;
 pub mod chain;
 pub mod check;
@@ -27,6 +28,7 @@ pub(crate) mod tests;
 pub mod tokens;
 pub mod upkeep;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::formats::BoxName;
@@ -40,10 +42,12 @@ pub use crate::store::{
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
+pub use backups::Backups;
 pub use caches::{
     CacheChanges, CacheError, CacheRequest, Caches, RootPlace, Scope, SigningRequest,
 };
 pub use check::{CheckState, Checks};
+pub use clock::{Clock, ClockState};
 pub use collections::{
     CollectionRequest, CollectionState, Collections, EndedCollection, StartCollectionError,
 };
@@ -68,6 +72,10 @@ pub struct ServicesOptions {
     pub device_id: DeviceId,
     /// What is granted to each address and token.
     pub admission: AdmissionOptions,
+    /// Says whether the machine's clock is synchronised with others; asked often.
+    pub is_clock_synchronised: fn() -> bool,
+    /// The settings file, which goes into backups.
+    pub settings_file: Option<PathBuf>,
 }
 
 /// Everything the appliance can do, wired once in `daemon::run` and never changed after.
@@ -95,6 +103,10 @@ pub struct Services {
     pub checks: Checks,
     /// Takes away what nobody needs.
     pub collections: Collections,
+    /// Knows whether the wall clock can be believed.
+    pub clock: Clock,
+    /// Makes backups on request.
+    pub backups: Backups,
     /// Knows how the box is.
     pub status: Status,
     /// What is counted.
@@ -109,7 +121,15 @@ impl Services {
     ///
     /// [`StoreError`] if the caches or the tokens cannot be read.
     pub async fn start(store: Store, options: ServicesOptions) -> Result<Self, StoreError> {
-        let ServicesOptions { box_name, key_host, device_id, admission } = options;
+        let ServicesOptions {
+            box_name,
+            key_host,
+            device_id,
+            admission,
+            is_clock_synchronised,
+            settings_file,
+        } = options;
+        let clock = Clock::open(store.clone(), is_clock_synchronised).await?;
         let metrics = Arc::new(Metrics::new());
         let narinfos = Arc::new(NarInfoCache::new());
         let caches = Caches::open(store.clone(), key_host).await?;
@@ -126,6 +146,7 @@ impl Services {
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));
         Ok(Self {
             admission: Admission::new(admission),
+            backups: Backups::new(store.clone(), settings_file),
             keys: Keys::new(store.clone(), caches.clone()),
             pairing: Pairing::new(tokens.clone()),
             tokens,
@@ -139,7 +160,15 @@ impl Services {
                 Arc::clone(&metrics),
             ),
             collections,
-            status: Status::new(store, box_name, device_id, caches.clone(), Arc::clone(&metrics)),
+            status: Status::new(
+                store,
+                box_name,
+                device_id,
+                caches.clone(),
+                Arc::clone(&metrics),
+                clock.clone(),
+            ),
+            clock,
             caches,
             lookup,
             checks,

@@ -21,7 +21,7 @@ use crate::services::narinfo_cache::NarInfoCache;
 use crate::services::signing;
 use crate::services::signing::Unsigned;
 use crate::store::{
-    Cache, CommitOutcome, IngestError, NarSource, NewPath, Pusher, Store, StoreError,
+    Cache, CommitOutcome, IngestError, NarSource, NewPath, Pusher, Store, StoreError, UnixSeconds,
 };
 use crate::wire::message::{Offer, PushOutcome};
 
@@ -128,8 +128,8 @@ impl Publisher {
     }
 
     /// Forgets who sent chunks so long ago that it counts for nothing.
-    pub(super) async fn forget_old_uploads(&self) -> Result<(), StoreError> {
-        self.0.store.forget_old_uploads(clock::now()).await
+    pub(super) async fn forget_old_uploads(&self, now: UnixSeconds) -> Result<(), StoreError> {
+        self.0.store.forget_old_uploads(now).await
     }
 
     /// Checks rights, facts and the device signature, and answers at once if nothing needs to be

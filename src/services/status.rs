@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::formats::BoxName;
 use crate::services::caches::Caches;
-use crate::services::clock;
+use crate::services::clock::{self, Clock, ClockState};
 use crate::services::metrics::Metrics;
 use crate::store::{Cache, Store, StoreError, StoreStats, UnixSeconds};
 use crate::wire::DeviceId;
@@ -38,6 +38,8 @@ pub struct StatusReport {
     pub caches: Vec<CacheStatus>,
     /// What is in the store.
     pub store: StoreStats,
+    /// Whether the box's clock is believed.
+    pub clock: ClockState,
     /// What is wrong with the certificate for HTTPS, if anything.
     pub certificate_problem: Option<String>,
 }
@@ -53,6 +55,7 @@ struct Inner {
     device_id: DeviceId,
     caches: Caches,
     metrics: Arc<Metrics>,
+    clock: Clock,
     started_at: UnixSeconds,
     /// Says what is wrong with the certificate for HTTPS.
     certificate: OnceLock<CertificateWatch>,
@@ -73,10 +76,12 @@ impl Status {
         device_id: DeviceId,
         caches: Caches,
         metrics: Arc<Metrics>,
+        clock: Clock,
     ) -> Self {
         let started_at = clock::now();
         let certificate = OnceLock::new();
-        let inner = Inner { store, box_name, device_id, caches, metrics, started_at, certificate };
+        let inner =
+            Inner { store, box_name, device_id, caches, metrics, clock, started_at, certificate };
         Self(Arc::new(inner))
     }
 
@@ -109,6 +114,7 @@ impl Status {
             now: clock::now(),
             caches,
             store: self.count_store().await?,
+            clock: self.0.clock.state(),
             certificate_problem: self.0.certificate.get().and_then(|watch| watch.0()),
         })
     }

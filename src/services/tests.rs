@@ -157,6 +157,8 @@ impl TestServices {
                 http_connections: 64,
                 connections_per_address: 64,
             },
+            is_clock_synchronised: || false,
+            settings_file: None,
         };
         let services = Services::start(store.clone(), options).await.unwrap();
         let stop = CancellationToken::new();

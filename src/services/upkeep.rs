@@ -21,8 +21,12 @@ const USES_EVERY: Duration = Duration::from_secs(10 * 60);
 /// it stops does not count, so a key is retired late, never early.
 const KEYS_EVERY: Duration = Duration::from_secs(3600);
 
-/// Writes down last uses of tokens, forgets who sent what long ago, counts down the overlap of
-/// keys, counts what is in the store for the metrics, and runs checks and collections, until `stop` fires. An error ends none of it.
+/// How often it is looked at what the wall clock does.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes down last uses of tokens and paths, forgets who sent what long ago, counts down the
+/// overlap of keys, watches the wall clock, counts what is in the store for the metrics, runs
+/// collections and checks and makes backups, until `stop` fires. An error ends none of it.
 pub async fn run(services: Services, stop: CancellationToken) {
     let mut last_uses = interval(LAST_USES_EVERY);
     let mut count = interval(COUNT_EVERY);
@@ -31,31 +35,26 @@ pub async fn run(services: Services, stop: CancellationToken) {
     let mut uses = interval(USES_EVERY);
     uses.reset();
     uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut clock = interval(CLOCK_EVERY);
     // A tick comes at once.
     keys.reset();
     keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
     last_uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     old_uploads.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beside = async {
         loop {
             tokio::select! {
                 _ = last_uses.tick() => services.auth.write_last_uses().await,
-                _ = old_uploads.tick() => {
-                    if let Err(error) = services.publish.forget_old_uploads().await {
-                        warn!(error = %Chain(&error), "Cannot forget who sent chunks long ago");
-                    }
-                }
+                _ = old_uploads.tick() => forget_old_uploads(&services).await,
+                _ = keys.tick() => age_keys(&services).await,
                 _ = uses.tick() => {
                     if let Err(error) = services.lookup.write_uses().await {
                         warn!(error = %Chain(&error), "Cannot write down which paths were read");
                     }
                 }
-                _ = keys.tick() => {
-                    if let Err(error) = services.keys.age(KEYS_EVERY.as_secs()).await {
-                        warn!(error = %Chain(&error), "Cannot write down how old keys are");
-                    }
-                }
+                _ = clock.tick() => keep_clock(&services, false).await,
                 _ = count.tick() => {
                     if let Err(error) = services.status.count_store().await {
                         warn!(error = %Chain(&error), "Cannot count what is in the store");
@@ -69,6 +68,33 @@ pub async fn run(services: Services, stop: CancellationToken) {
         () = beside => {}
         () = services.checks.run() => {}
         () = services.collections.run() => {}
+        () = services.backups.run() => {}
     }
     services.auth.write_last_uses().await;
+    keep_clock(&services, true).await;
+}
+
+/// By the wall clock; not while that is not believed.
+async fn forget_old_uploads(services: &Services) {
+    let Some(now) = services.clock.trusted_now() else { return };
+    if let Err(error) = services.publish.forget_old_uploads(now).await {
+        warn!(error = %Chain(&error), "Cannot forget who sent chunks long ago");
+    }
+}
+
+/// By how long the box runs. An owner who counts the days by a calendar is not surprised while
+/// the calendar is wrong: what runs then does not count.
+async fn age_keys(services: &Services) {
+    if services.clock.trusted_now().is_none() {
+        return;
+    }
+    if let Err(error) = services.keys.age(KEYS_EVERY.as_secs()).await {
+        warn!(error = %Chain(&error), "Cannot write down how old keys are");
+    }
+}
+
+async fn keep_clock(services: &Services, is_last: bool) {
+    if let Err(error) = services.clock.keep(is_last).await {
+        warn!(error = %Chain(&error), "Cannot write down what the clock says");
+    }
 }

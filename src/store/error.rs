@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::formats::backup::BackupError;
 use crate::formats::frame::FrameError;
 use crate::formats::nar::NarError;
 use crate::formats::{CacheName, Sha256Hash, limits};
@@ -34,13 +35,66 @@ pub enum StoreError {
     /// A later larder wrote the folder.
     #[error(
         "the data folder has format {found}, and this larder knows formats up to {ours}; use the \
-         newer larder that wrote it, or another folder"
+         newer larder that wrote it, or go back with the box stopped: put VERSION.before-migration \
+         and larder.db.before-migration, which lie in the folder, in the places of VERSION and \
+         larder.db, and remove larder.db-wal and larder.db-shm"
     )]
     NewerFormat {
         /// What the folder says.
         found: u32,
         /// What this program writes.
         ours: u32,
+    },
+    /// A later larder has migrated the index.
+    #[error(
+        "the index has tables of version {found}, and this larder knows versions up to {ours}; use \
+         the newer larder that wrote it, or go back with the box stopped: put \
+         larder.db.before-migration, which lies in the folder, in the place of larder.db, and remove \
+         larder.db-wal and larder.db-shm"
+    )]
+    NewerIndex {
+        /// The index's `user_version`.
+        found: u32,
+        /// What this program writes.
+        ours: u32,
+    },
+    /// The backup is of a data folder that a later larder wrote.
+    #[error(
+        "the backup is of a data folder of format {found}, and this larder knows formats up to \
+         {ours}; restore it with the larder that made it, or a newer one"
+    )]
+    NewerBackup {
+        /// What the backup says.
+        found: u32,
+        /// What this program writes.
+        ours: u32,
+    },
+    /// The file is no backup, or not whole.
+    #[error("{} cannot be restored", path.display())]
+    BadBackup {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BackupError,
+    },
+    /// The file has a good checksum, and lacks what a backup has.
+    #[error("{} cannot be restored: it does not have {what}", path.display())]
+    BackupLacks {
+        /// The file.
+        path: PathBuf,
+        /// What it should have.
+        what: &'static str,
+    },
+    /// The packs in the folder belong to another store than the backup.
+    #[error(
+        "{} is of another store than the packs in {}; its index and its keys are not theirs",
+        backup.display(), folder.display()
+    )]
+    OtherStore {
+        /// The folder of the packs.
+        folder: PathBuf,
+        /// The backup.
+        backup: PathBuf,
     },
     /// A larder from before the format that this one reads wrote the folder.
     #[error(

@@ -53,6 +53,22 @@ impl Folder {
         Ok(Self { root: root.to_owned(), identity_seed: seed, lock: Mutex::new(Some(lock)) })
     }
 
+    /// Opens `root`, or makes it, for a restore that brings the identity `seed` along: a folder
+    /// that has packs and nothing else is as good as any.
+    pub(in crate::store) fn claim(
+        root: &Path,
+        seed: [u8; SEED_LEN_BYTES],
+    ) -> Result<Self, StoreError> {
+        make_folder(root)?;
+        let lock = lock(root)?;
+        if read_version(root)?.is_none() {
+            check_own(root, |name| name.starts_with("larder.") || name.contains(".before-"))?;
+        }
+        empty(&root.join("tmp"))?;
+        make_folder(&root.join("packs"))?;
+        Ok(Self { root: root.to_owned(), identity_seed: seed, lock: Mutex::new(Some(lock)) })
+    }
+
     pub(in crate::store) fn identity_seed(&self) -> [u8; SEED_LEN_BYTES] {
         self.identity_seed
     }
@@ -66,6 +82,11 @@ impl Folder {
         &self.root
     }
 
+    /// Files in the making; emptied when the folder is opened.
+    pub(in crate::store) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
     pub(in crate::store) fn packs(&self) -> PathBuf {
         self.root.join("packs")
     }
@@ -77,6 +98,11 @@ impl Folder {
 
     pub(in crate::store) fn index(&self) -> PathBuf {
         self.root.join("larder.db")
+    }
+
+    /// The index as it was before its tables were last changed.
+    pub(in crate::store) fn index_before_migration(&self) -> PathBuf {
+        self.root.join("larder.db.before-migration")
     }
 
     /// An index in the making; thrown away when it is met at a start.
@@ -149,14 +175,12 @@ fn lock(root: &Path) -> Result<File, StoreError> {
 fn read_version(root: &Path) -> Result<Option<()>, StoreError> {
     let path = root.join("VERSION");
     let Some(text) = read_small(&path, VERSION_BYTES_MAX)? else { return Ok(None) };
-    let found = std::str::from_utf8(&text)
-        .ok()
-        .and_then(|text| text.strip_prefix(VERSION_PREFIX)?.strip_suffix('\n')?.parse().ok());
-    match found {
+    match parse_version(&text) {
         Some(FORMAT_VERSION) => Ok(Some(())),
         Some(found) if (FORMAT_VERSION_MIN..FORMAT_VERSION).contains(&found) => {
             // Before anything is written that an older program would take for damage.
             make_folder(&root.join("tmp"))?;
+            write_whole(root, "VERSION.before-migration", &text)?;
             write_version(root).map(Some)
         }
         Some(found) if found > FORMAT_VERSION => {
@@ -167,15 +191,28 @@ fn read_version(root: &Path) -> Result<Option<()>, StoreError> {
     }
 }
 
+/// The number that `VERSION` says, if it says one.
+pub(in crate::store) fn parse_version(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.strip_prefix(VERSION_PREFIX)?.strip_suffix('\n')?.parse().ok()
+}
+
 fn read_seed(root: &Path) -> Result<Option<[u8; SEED_LEN_BYTES]>, StoreError> {
     let path = root.join("identity.key");
     let Some(text) = read_small(&path, 256)? else { return Ok(None) };
-    let seed = HEXLOWER.decode(text.trim_ascii_end()).ok().and_then(|seed| seed.try_into().ok());
-    seed.map(Some).ok_or(StoreError::BadIdentity { path })
+    parse_seed(&text).map(Some).ok_or(StoreError::BadIdentity { path })
+}
+
+/// The seed that `identity.key` says, if it says one.
+pub(in crate::store) fn parse_seed(text: &[u8]) -> Option<[u8; SEED_LEN_BYTES]> {
+    HEXLOWER.decode(text.trim_ascii_end()).ok()?.try_into().ok()
 }
 
 /// Reads a file of at most `bytes_max`; a longer one comes back cut off, which no parser takes.
-fn read_small(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, StoreError> {
+pub(in crate::store) fn read_small(
+    path: &Path,
+    bytes_max: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -187,13 +224,20 @@ fn read_small(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, StoreError
     Ok(Some(bytes))
 }
 
-fn make(root: &Path) -> Result<[u8; SEED_LEN_BYTES], StoreError> {
+/// Fails if there is anything in `root` that is not a data folder's, nor `also`.
+fn check_own(root: &Path, also: impl Fn(&str) -> bool) -> Result<(), StoreError> {
     for entry in fs::read_dir(root).map_err(StoreError::file("list", root))? {
         let name = entry.map_err(StoreError::file("list", root))?.file_name();
-        if !OWN_NAMES.iter().any(|own| name == *own) {
+        let is_own = OWN_NAMES.iter().any(|own| name == *own) || name.to_str().is_some_and(&also);
+        if !is_own {
             return Err(StoreError::NotADataFolder { folder: root.to_owned(), found: name });
         }
     }
+    Ok(())
+}
+
+fn make(root: &Path) -> Result<[u8; SEED_LEN_BYTES], StoreError> {
+    check_own(root, |_other| false)?;
     make_folder(&root.join("tmp"))?;
     make_folder(&root.join("packs"))?;
     let seed = match read_seed(root)? {
@@ -210,13 +254,17 @@ fn make(root: &Path) -> Result<[u8; SEED_LEN_BYTES], StoreError> {
     Ok(seed)
 }
 
-fn write_version(root: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn write_version(root: &Path) -> Result<(), StoreError> {
     write_whole(root, "VERSION", format!("{VERSION_PREFIX}{FORMAT_VERSION}\n").as_bytes())
 }
 
 /// Writes a file of 0600 that is there whole or not at all: beside its place, synced, renamed,
 /// the folder synced.
-fn write_whole(root: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+pub(in crate::store) fn write_whole(
+    root: &Path,
+    name: &str,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
     let (beside, path) = (root.join("tmp").join(name), root.join(name));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

@@ -8,6 +8,7 @@
 mod assemble;
 mod attachment;
 mod barrier;
+mod backup;
 mod check;
 mod claims;
 mod collect;
@@ -28,6 +29,7 @@ mod pack;
 mod pending;
 mod rebuild;
 mod replay;
+mod restore;
 mod shared;
 mod space;
 mod stats;
@@ -36,6 +38,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,25 +49,28 @@ use crate::formats::{AttachmentName, Sha256Hash, StorePathHash};
 
 pub use assemble::NarStream;
 pub use attachment::Attachment;
+pub use backup::{Backup, BackupProgress};
 pub use check::{CheckProgress, CheckReport};
-pub use collect::{CollectReport, CollectRequest, LeavingPath};
+pub use collect::{CollectReport, CollectRequest, LeavingPath, OnLeft};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
 pub use index::caches::{Cache, CacheId, CacheUpdate, NewCache, SigningMode};
 pub use index::keys::ManagedKey;
 pub use index::log::{LogEntry, LogPlace};
+pub use index::meta::ClockMark;
 pub use index::nars::{NarFile, NarId};
 pub use index::paths::{NewPath, PathRecord, Pusher};
 pub use index::tokens::{KnownToken, NewToken, Right, Token, TokenId};
 pub use ingest::{Added, FinishedNar, Ingest};
 pub use options::StoreOptions;
 pub use rebuild::rebuild_index;
+pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use space::Space;
 pub use stats::StoreStats;
 
 use assemble::Form;
 use index::sight::Sight;
-use index::{attachments, caches, log, nars, paths, tokens, uploads};
+use index::{attachments, caches, log, meta, nars, paths, tokens, uploads};
 use shared::Inner;
 
 /// Seconds since 1970.
@@ -490,7 +496,7 @@ impl Store {
     pub async fn collect(
         &self,
         request: CollectRequest,
-        left: Arc<dyn Fn(&[StorePathHash]) + Send + Sync>,
+        left: OnLeft,
     ) -> Result<CollectReport, StoreError> {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || collect::collect(&inner, &request, &*left)).await?
@@ -518,5 +524,42 @@ impl Store {
     /// [`StoreError::CommitFailed`] and the like.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
         self.0.writer.run(|group| group.shared.uses.write(group)).await
+    }
+
+    /// What was written down of the wall clock last.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`].
+    pub async fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError> {
+        self.0.readers.run(meta::clock_mark).await
+    }
+
+    /// Writes down what a restart has to know of the wall clock. Costs a commit.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::CommitFailed`] and the like.
+    pub async fn keep_clock_mark(&self, mark: ClockMark) -> Result<(), StoreError> {
+        self.0.writer.run(move |group| meta::set_clock_mark(group.tx, mark)).await
+    }
+
+    /// Copies everything that no pack holds into one file: the index as it is at one moment, the
+    /// identity, the first token, and the settings file at `settings`. FORMAT.md describes it.
+    /// The writer is not held up. `progress` is called now and then, on a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::File`] where there is no room for the index twice, [`StoreError::Index`], or
+    /// [`StoreError::Closed`] if the store is closed meanwhile.
+    pub async fn back_up(
+        &self,
+        settings: Option<PathBuf>,
+        made_at: UnixSeconds,
+        progress: Arc<dyn Fn(BackupProgress) + Send + Sync>,
+    ) -> Result<Backup, StoreError> {
+        let inner = Arc::clone(&self.0);
+        let make = move || backup::make(&inner, settings.as_deref(), made_at, &*progress);
+        tokio::task::spawn_blocking(make).await?
     }
 }

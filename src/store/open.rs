@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::store::assemble::{PREFETCHES_MAX, WINDOWS_READ_MAX};
+use crate::store::backup;
 use crate::store::barrier::Barrier;
 use crate::store::check::{CheckProgress, CheckReport};
 use crate::store::collect;
@@ -43,7 +44,7 @@ use crate::store::writer::Writer;
 pub(in crate::store) struct BroughtUp {
     pub(in crate::store) report: CheckReport,
     uuid: [u8; 16],
-    end: Position,
+    pub(in crate::store) end: Position,
     index: ChunkIndex,
 }
 
@@ -54,6 +55,9 @@ pub(in crate::store) fn open(
 ) -> Result<Inner, StoreError> {
     let folder = Folder::open(&options.folder)?;
     rebuild::finish(&folder)?;
+    if db::is_to_be_migrated(&folder.index())? {
+        backup::keep_before_migration(&folder)?;
+    }
     let mut connection = db::open_writer(&folder.index())?;
     collect::finish(&connection, &folder)?;
     let BroughtUp { report, uuid, end, index } = bring_up(&mut connection, &folder, &|_| ())?;

@@ -79,7 +79,7 @@ pub(in crate::store) fn finish(folder: &Folder) -> Result<(), StoreError> {
 
 /// Copies what is in no pack: caches with their keys, tokens and their grants; and the UUID of the
 /// store, in case the headers of the packs are damaged. False if there is no old index.
-fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<bool, StoreError> {
+pub(in crate::store) fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<bool, StoreError> {
     if !old.try_exists().map_err(StoreError::file("look at", old))? {
         return Ok(false);
     }
@@ -132,7 +132,7 @@ fn settle_caches(connection: &Connection, known: &[Cache]) -> Result<(), StoreEr
     Ok(())
 }
 
-fn remove(index: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn remove(index: &Path) -> Result<(), StoreError> {
     ["-wal", "-shm", ""].iter().try_for_each(|end| remove_one(&beside(index, end)))
 }
 
@@ -145,11 +145,11 @@ fn remove_one(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(StoreError::file("rename", from))
 }
 
-fn beside(index: &Path, end: &str) -> PathBuf {
+pub(in crate::store) fn beside(index: &Path, end: &str) -> PathBuf {
     let mut name = index.as_os_str().to_owned();
     name.push(end);
     name.into()

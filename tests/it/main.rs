@@ -4,9 +4,11 @@
 
 mod access_table;
 mod attachments;
+mod backup;
 mod bad_input_quic;
 mod caches;
 mod cli;
+mod clock;
 mod config;
 mod fixture;
 mod formats;

@@ -243,3 +243,28 @@ fn the_commands_of_the_ci_guide() {
         assert!(conf.unwrap().contains(&format!("/{cache} # larder use {cache}@")));
     }
 }
+
+#[test]
+fn the_commands_of_the_operations_guide() {
+    let Some(mut stage) = Stage::or_skip(&["the box", "the new box"]) else { return };
+    let serve = stage.machine("the box").start("larder serve --name office");
+    let work = stage.machine("the box").path("work");
+    fs::write(work.join("default.nix"), default_nix(&stage.machine("the box").folder)).unwrap();
+    stage.machine("the box").run(&[], "nix-build | larder push main");
+    let blocks = blocks(include_str!("../../docs/operations.md"));
+    let [backup, packs, restore, moved] = <[Block; 4]>::try_from(blocks).ok().unwrap();
+    assert!(stage.run(&backup, &[]).contains("wrote office.backup"));
+    stage.run(&packs, &[]);
+    drop(serve);
+    let told = stage.run(&restore, &[]);
+    assert!(told.contains("1 path of 1 pack"), "{told}");
+    let new = stage.machine("the new box").path("work");
+    for name in ["office.backup", "office-packs"] {
+        std::os::unix::fs::symlink(work.join(name), new.join(name)).unwrap();
+    }
+    let told = stage.run(&moved, &[]);
+    assert!(told.contains("1 path of 1 pack"), "{told}");
+    let _serve = stage.machine("the new box").start("larder serve --name office");
+    let told = stage.machine("the new box").run(&[], "larder status");
+    assert!(told.contains("main: 1 path\n"), "{told}");
+}

@@ -1,13 +1,12 @@
 //! Where UDP is blocked: the same messages by pinned TLS, and nothing secret in clear.
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 use larder::wire::{DeviceId, TokenText};
 
+use crate::fixture::faketime;
 use crate::fixture::larder::{Start, TestBox};
 use crate::fixture::nix::{NixStore, SecondStore};
 use crate::fixture::relay::Relay;
@@ -134,36 +133,16 @@ fn another_key_is_refused_with_both_ids_either_way() {
     }
 }
 
-/// Debian's libfaketime; nothing where it is not installed. With `CI` set that is a failure.
-fn faketime() -> Option<PathBuf> {
-    let libraries = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
-    let found = libraries
-        .map(|folder| folder.join("faketime/libfaketime.so.1"))
-        .find(|library| library.exists());
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "libfaketime is missing");
-        println!("skipped, as libfaketime is not installed");
-    }
-    found
-}
-
 #[test]
 fn no_clock_keeps_a_client_from_its_box() {
-    let Some(library) = faketime() else { return };
-    let at = |time: &str| {
-        [
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("FAKETIME", time),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    };
+    let Some(library) = faketime::library() else { return };
+    let at = |time: &str| faketime::variables(&library, time);
     let (early, late) = ("@1970-01-02 00:00:00", "@2100-01-01 00:00:00");
     let date = |time: &str| Command::new("date").arg("+%Y").envs(at(time)).output().unwrap();
     assert_eq!(told(&date(late)).trim(), "2100", "faketime fakes");
 
     for (of_box, of_client) in [(early, late), (late, early)] {
-        let larder = without_udp(at(of_box).to_vec());
+        let larder = without_udp(at(of_box));
         for address in [larder.quic, larder.http] {
             let mut command = larder.command(["status", "--json"]);
             command.env("LARDER_HOST", address.to_string()).envs(at(of_client));

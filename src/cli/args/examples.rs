@@ -26,6 +26,16 @@ Examples:
   larder gc --dry-run --target-free '20 GiB'   what would have to leave
   larder gc --cache ci --target-free '20 GiB'";
 
+pub(super) const BACKUP: &str = "\
+Examples:
+  larder backup /mnt/usb/office.backup
+  larder --host office backup office-$(date +%F).backup";
+
+pub(super) const RESTORE: &str = "\
+Examples:
+  larder restore /mnt/usb/office.backup --data /srv/larder
+  sudo -u larder larder restore office.backup --data /var/lib/larder";
+
 pub(super) const USE: &str = "\
 Examples:
   larder use main                              shows who answers, and asks

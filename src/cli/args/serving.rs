@@ -53,6 +53,29 @@ pub(in crate::cli) struct GcArgs {
 }
 
 #[derive(Args, Debug)]
+pub(in crate::cli) struct BackupArgs {
+    /// The file to write, which must not be there yet
+    #[arg(value_name = "FILE")]
+    pub(in crate::cli) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub(in crate::cli) file: PathBuf,
+    /// The data folder; made if it is missing [default: ./larder-data]
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) data: Option<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(in crate::cli) yes: bool,
+    /// Take tokens and settings over to the packs of another store
+    #[arg(long)]
+    pub(in crate::cli) other_store: bool,
+}
+
+#[derive(Args, Debug)]
 pub(in crate::cli) struct LogArgs {
     /// The cache
     #[arg(value_name = "CACHE")]

@@ -31,8 +31,21 @@ pub struct BoxStatus {
     /// Room on its disk.
     #[serde(default)]
     pub space: SpaceFacts,
+    /// Whether its clock is believed; nothing from a box that does not say.
+    pub clock: Option<ClockFacts>,
     /// What is wrong with the certificate for HTTPS, if anything.
     pub certificate_problem: Option<String>,
+}
+
+/// Whether a box's clock is believed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClockFacts {
+    /// Whether what ends by age may end.
+    pub trusted: bool,
+    /// How many seconds the box has to run until a clock that goes on is trusted again.
+    pub pause_left: u64,
+    /// Why it is not trusted.
+    pub problem: Option<String>,
 }
 
 /// What is in a box's store.
@@ -80,6 +93,23 @@ pub struct CheckFacts {
     pub running: Option<RunningCheck>,
     /// The last one that ended since the box started.
     pub last: Option<EndedCheck>,
+}
+
+/// How the last backup stands that a box was asked for.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BackupFacts {
+    /// Its number.
+    pub id: u64,
+    /// When it was asked for; what it has is not older.
+    pub made_at: u64,
+    /// Bytes that were copied and packed.
+    pub done_bytes: u64,
+    /// All that there are to copy and to pack; 0 before it is known.
+    pub total_bytes: u64,
+    /// Its bytes, once it can be fetched.
+    pub bytes: Option<u64>,
+    /// Why it could not be made.
+    pub error: Option<String>,
 }
 
 /// A check that runs.

@@ -62,6 +62,9 @@ pub struct LeavingPath {
     pub file_size: u64,
 }
 
+/// Told of paths that have just left some cache.
+pub type OnLeft = Arc<dyn Fn(&[StorePathHash]) + Send + Sync>;
+
 /// What a collection did, or would do.
 #[derive(Clone, Debug, Default)]
 pub struct CollectReport {

@@ -43,12 +43,40 @@ pub(in crate::store) fn open_writer(path: &Path) -> Result<Connection, StoreErro
          PRAGMA journal_size_limit = 16777216;",
     )?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    check_version(&connection)?;
     MIGRATIONS.to_latest(&mut connection)?;
     cache_chunks::fill_if_due(&mut connection)?;
     Ok(connection)
 }
 
-fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+/// The version of the tables that this program knows.
+fn newest() -> u32 {
+    u32::try_from(STEPS.len()).unwrap_or(u32::MAX)
+}
+
+fn version(connection: &Connection) -> Result<u32, StoreError> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+/// Fails with [`StoreError::NewerIndex`] if a later larder has migrated the index.
+pub(in crate::store) fn check_version(connection: &Connection) -> Result<(), StoreError> {
+    match version(connection)? {
+        found if found > newest() => Err(StoreError::NewerIndex { found, ours: newest() }),
+        _known => Ok(()),
+    }
+}
+
+/// Whether [`open_writer`] will change the tables of the index at `path`; not of a new one.
+pub(in crate::store) fn is_to_be_migrated(path: &Path) -> Result<bool, StoreError> {
+    if !path.try_exists().map_err(StoreError::file("look at", path))? {
+        return Ok(false);
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    Ok((1..newest()).contains(&version(&connection)?))
+}
+
+/// Opens a connection that only reads.
+pub(in crate::store) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -1024;")?;

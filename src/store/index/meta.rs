@@ -3,6 +3,7 @@
 use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::store::UnixSeconds;
 use crate::store::error::StoreError;
 use crate::store::pack::Position;
 
@@ -134,4 +135,41 @@ pub(in crate::store) fn unlogged_caches(
 
 fn unlogged_name(uuid: [u8; 16]) -> String {
     format!("{UNLOGGED_CACHE}{}", HEXLOWER.encode(&uuid))
+}
+
+/// What a restart has to know of the wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockMark {
+    /// What it said last.
+    pub seen: UnixSeconds,
+    /// The highest that it said while it was believed.
+    pub highest: UnixSeconds,
+    /// How many seconds the box has to run until it is believed; 0 if it is.
+    pub pause_left: u64,
+}
+
+/// What was written down of the wall clock; nothing before a first start.
+pub(in crate::store) fn clock_mark(
+    connection: &Connection,
+) -> Result<Option<ClockMark>, StoreError> {
+    let sql = "SELECT value FROM meta WHERE name = 'clock'";
+    let bytes: Option<[u8; 24]> =
+        connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or(0);
+    Ok(bytes.map(|bytes| ClockMark {
+        seen: number(&bytes[..8]),
+        highest: number(&bytes[8..16]),
+        pause_left: number(&bytes[16..]),
+    }))
+}
+
+pub(in crate::store) fn set_clock_mark(
+    connection: &Connection,
+    mark: ClockMark,
+) -> Result<(), StoreError> {
+    let bytes = [mark.seen, mark.highest, mark.pause_left].map(u64::to_le_bytes).concat();
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('clock', ?)")?
+        .execute(params![bytes])?;
+    Ok(())
 }

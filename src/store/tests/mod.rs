@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod disk;
 mod refusal;
+mod restore;
 mod round_trip;
 mod sight;
 mod visibility;

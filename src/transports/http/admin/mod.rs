@@ -3,6 +3,7 @@
 //! One router; over HTTP a guard stands before it, and over QUIC, where the token was checked
 //! already, it is called as a function.
 
+mod backup;
 mod caches;
 mod check;
 mod collections;
@@ -55,6 +56,8 @@ fn router() -> Router<Arc<Services>> {
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/pairing-codes", post(pairing::create))
         .route("/status", get(status::show))
+        .route("/backup", get(backup::show).post(backup::start))
+        .route("/backup/{id}", get(backup::part).delete(backup::remove))
         .route("/check", get(check::show).post(check::start))
         .route("/collection", get(collections::show).post(collections::start))
         .method_not_allowed_fallback(problem::method_not_allowed)

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use crate::services::metrics::PushEnd;
-use crate::services::{Metrics, StatusReport, StoreStats};
+use crate::services::{ClockState, Metrics, StatusReport, StoreStats};
 use crate::transports::http::admin::caches::CacheBody;
 use crate::transports::http::admin::check::CheckBody;
 use crate::transports::http::admin::collections::{CollectionBody, SpaceBody};
@@ -26,7 +26,15 @@ pub(super) struct StatusBody {
     check: CheckBody,
     collection: CollectionBody,
     space: SpaceBody,
+    clock: ClockBody,
     certificate_problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ClockBody {
+    trusted: bool,
+    pause_left: u64,
+    problem: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,6 +99,7 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         now,
         caches,
         store,
+        clock: ClockState { trusted, pause_left, problem },
         certificate_problem,
     } = services.status.report().await?;
     Ok(Json(StatusBody {
@@ -106,6 +115,7 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         check: services.checks.state().into(),
         collection: services.collections.state().into(),
         space: services.collections.space()?.into(),
+        clock: ClockBody { trusted, pause_left, problem },
         certificate_problem,
     }))
 }
