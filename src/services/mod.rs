@@ -16,6 +16,7 @@ pub mod metrics;
 mod narinfo_cache;
 pub mod pace;
 pub mod pairing;
+pub mod pins;
 pub mod publish;
 pub mod push_log;
 mod secrets;
@@ -34,7 +35,7 @@ use crate::store::Store;
 use crate::wire::DeviceId;
 
 pub use crate::store::{
-    Attachment, Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, Right,
+    Attachment, Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, PinPlace, Right,
     SigningMode, StoreError, StoreStats, Token, TokenId, UnixSeconds,
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
@@ -44,10 +45,11 @@ pub use caches::{
 };
 pub use check::{CheckState, Checks};
 pub use keys::{KeyError, Keys};
-pub use lookup::{Lookup, NarBytes};
+pub use lookup::{Lookup, NarBytes, NoFile, StoredFile};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
 pub use pairing::{CreateCodeError, Pairing};
+pub use pins::{KnownPin, PinError, PinRequest, Pins};
 pub use publish::{AttachError, Begun, PublishError, Publisher, Upload};
 pub use push_log::{LoggedPush, PushLog};
 pub use status::{Status, StatusReport};
@@ -85,6 +87,8 @@ pub struct Services {
     pub lookup: Lookup,
     /// Takes pushes.
     pub publish: Publisher,
+    /// Makes, lists and removes pins.
+    pub pins: Pins,
     /// Knows who pushed what.
     pub push_log: PushLog,
     /// Scrubs the store on request.
@@ -117,6 +121,7 @@ impl Services {
             keys: Keys::new(store.clone(), caches.clone()),
             pairing: Pairing::new(tokens.clone()),
             tokens,
+            pins: Pins::new(store.clone(), auth.clone(), caches.clone(), lookup.clone()),
             push_log: PushLog::new(store.clone(), auth.clone()),
             auth,
             publish: Publisher::new(store.clone(), caches.clone(), narinfos, Arc::clone(&metrics)),

@@ -17,8 +17,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::store::error::StoreError;
 
 /// The version of the data folder that this program writes.
-pub(in crate::store) const FORMAT_VERSION: u32 = 3;
-/// The oldest one that is brought up to it. Packs of 2 have no attachments; nothing else differs.
+pub(in crate::store) const FORMAT_VERSION: u32 = 4;
+/// The oldest one that is brought up to it. Packs of 2 have no attachments, and those of 2
+/// and 3 no pins; nothing else differs.
 const FORMAT_VERSION_MIN: u32 = 2;
 
 const VERSION_PREFIX: &str = "larder data folder ";

@@ -18,9 +18,10 @@ use crate::store::index::chunks::{ChunkIndex, ChunkRow};
 use crate::store::index::nars::NewNar;
 use crate::store::index::numbers::ChunkNumber;
 use crate::store::index::paths::{NewPath, Pusher};
+use crate::store::index::pins::Pin;
 use crate::store::index::tokens::TokenId;
 use crate::store::index::{
-    attachments, cache_chunks, caches, damage, meta, nars, numbers, paths, visibility,
+    attachments, cache_chunks, caches, damage, meta, nars, numbers, paths, pins, visibility,
 };
 use crate::store::pack::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::store::pack::scan::Found;
@@ -119,6 +120,10 @@ impl<'a> Replay<'a> {
             },
             Kind::Attachment => match payload::decode::<payload::Attachment>(bytes) {
                 Ok(attachment) => return self.attachment(&attachment, at),
+                Err(_payload) => {}
+            },
+            Kind::Pin => match payload::decode::<payload::Pin>(bytes) {
+                Ok(pin) => return self.pin(pin),
                 Err(_payload) => {}
             },
             Kind::Delete => match payload::decode::<payload::Delete>(bytes) {
@@ -320,6 +325,23 @@ impl<'a> Replay<'a> {
     fn attachment(&mut self, record: &payload::Attachment, at: Location) -> Result<(), StoreError> {
         let cache = self.cache_of(record.cache)?;
         attachments::put(self.connection, cache, &record.name, at)
+    }
+
+    fn pin(&mut self, record: payload::Pin) -> Result<(), StoreError> {
+        match record {
+            payload::Pin::Made { cache, name, revision, path, artifacts, keep, pinned_at } => {
+                let cache = self.cache_of(cache)?;
+                let token = TokenId::NOBODY;
+                let pin = Pin { name, revision, path, artifacts, keep, pinned_at, token };
+                pins::put(self.connection, cache, &pin)
+            }
+            payload::Pin::Ended { cache, name, up_to } => {
+                match caches::by_uuid(self.connection, cache)? {
+                    Some(cache) => pins::end(self.connection, cache, &name, up_to).map(drop),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 
     fn delete(&mut self, record: &payload::Delete) -> Result<(), StoreError> {

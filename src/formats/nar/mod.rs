@@ -4,6 +4,7 @@
 //! sequence of strings, each a little-endian `u64` length, the bytes, and zeros up to the next
 //! multiple of eight.
 
+mod find;
 mod listing;
 mod parser;
 mod token;
@@ -12,6 +13,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use find::{Entry, find};
 pub use listing::ListingBuilder;
 pub use parser::{Event, NarParser};
 pub use token::NarError;

@@ -12,6 +12,7 @@ pub(in crate::store) mod meta;
 pub(in crate::store) mod nars;
 pub(in crate::store) mod numbers;
 pub(in crate::store) mod paths;
+pub(in crate::store) mod pins;
 pub(in crate::store) mod prefixes;
 pub(in crate::store) mod sight;
 pub(in crate::store) mod tokens;
