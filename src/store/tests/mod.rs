@@ -5,6 +5,7 @@ mod caches;
 mod crash;
 mod damage;
 mod disk;
+mod pins;
 mod refusal;
 mod round_trip;
 mod sight;

@@ -1,0 +1,77 @@
+//! Options of `larder pin`.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::formats::{CacheName, FilePath, Keep, PinName};
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(in crate::cli) struct PinArgs {
+    #[command(subcommand)]
+    pub(in crate::cli) command: Option<PinCommand>,
+    #[command(flatten)]
+    pub(in crate::cli) new: Option<NewPinArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum PinCommand {
+    /// List the pins of a cache
+    List {
+        /// The cache
+        #[arg(value_name = "CACHE")]
+        cache: CacheName,
+    },
+    /// Remove a pin with all its revisions
+    ///
+    /// The paths stay in the cache until it is collected.
+    Remove {
+        /// The cache
+        #[arg(value_name = "CACHE")]
+        cache: CacheName,
+        /// The pin
+        #[arg(value_name = "NAME")]
+        name: PinName,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct NewPinArgs {
+    /// The cache
+    #[arg(value_name = "CACHE")]
+    pub(in crate::cli) cache: CacheName,
+    /// What to call the pin: letters, digits, '.', '_', '+' and '-'
+    #[arg(value_name = "NAME")]
+    pub(in crate::cli) name: PinName,
+    /// The store path, or a symlink to it such as ./result; it must be in the cache
+    #[arg(value_name = "PATH")]
+    pub(in crate::cli) path: PathBuf,
+    /// A file inside the path that gets a URL of its own, such as share/doc/manual.txt
+    #[arg(short, long = "artifact", value_name = "FILE")]
+    pub(in crate::cli) artifacts: Vec<FilePath>,
+    #[command(flatten)]
+    pub(in crate::cli) keep: KeepArgs,
+}
+
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(in crate::cli) struct KeepArgs {
+    /// Let go of revisions of this name that are older
+    #[arg(long, value_name = "N")]
+    keep_days: Option<NonZero<u32>>,
+    /// Let go of all revisions of this name but the newest ones
+    #[arg(long, value_name = "N")]
+    keep_revisions: Option<NonZero<u32>>,
+    /// Keep all revisions until the pin is removed; so it is where nothing is said
+    #[arg(long)]
+    keep_forever: bool,
+}
+
+impl KeepArgs {
+    pub(in crate::cli) fn keep(&self) -> Keep {
+        let days = self.keep_days.map(Keep::Days);
+        days.or(self.keep_revisions.map(Keep::Revisions)).unwrap_or(Keep::Forever)
+    }
+}
