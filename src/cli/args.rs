@@ -247,6 +247,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_may_be_called_like_a_command() {
+        for line in ["larder pin main list x", "larder pin main remove x --keep-days 3"] {
+            let Command::Pin(args) = Cli::parse_from(line.split(' ')).command else { panic!() };
+            assert!(args.command.is_none() && args.new.is_some(), "{line}");
+        }
+        let Command::Pin(args) = Cli::parse_from(["larder", "pin", "list", "main"]).command else {
+            panic!()
+        };
+        assert!(args.command.is_some() && args.new.is_none());
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         for line in [
             "larder authtoken",

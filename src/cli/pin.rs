@@ -84,7 +84,7 @@ async fn pin(
     path: &StorePath,
     show: impl Fn(PinFacts) -> ShownPin,
 ) -> anyhow::Result<()> {
-    let keep = args.keep.keep();
+    let keep = args.keep();
     let NewPinArgs { cache, name, artifacts, .. } = args;
     let new = NewPin { name, path: path.to_absolute(), artifacts, keep };
     let made = show(administration.pin(&cache, &new).await?);

@@ -51,25 +51,19 @@ pub(in crate::cli) struct NewPinArgs {
     /// A file inside the path that gets a URL of its own, such as share/doc/manual.txt
     #[arg(short, long = "artifact", value_name = "FILE")]
     pub(in crate::cli) artifacts: Vec<FilePath>,
-    #[command(flatten)]
-    pub(in crate::cli) keep: KeepArgs,
-}
-
-#[derive(Args, Debug)]
-#[group(multiple = false)]
-pub(in crate::cli) struct KeepArgs {
     /// Let go of revisions of this name that are older
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["keep_revisions", "keep_forever"])]
     keep_days: Option<NonZero<u32>>,
     /// Let go of all revisions of this name but the newest ones
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "keep_forever")]
     keep_revisions: Option<NonZero<u32>>,
     /// Keep all revisions until the pin is removed; so it is where nothing is said
     #[arg(long)]
     keep_forever: bool,
 }
 
-impl KeepArgs {
+impl NewPinArgs {
+    /// How long revisions stay.
     pub(in crate::cli) fn keep(&self) -> Keep {
         let days = self.keep_days.map(Keep::Days);
         days.or(self.keep_revisions.map(Keep::Revisions)).unwrap_or(Keep::Forever)

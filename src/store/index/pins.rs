@@ -200,7 +200,7 @@ fn from_row(row: &Row<'_>) -> Result<Pin, StoreError> {
     let file = |text: &str| text.parse().map_err(|_| StoreError::BadRow("artifact of a pin"));
     let count = |column| -> Result<_, StoreError> {
         let number: Option<u32> = row.get(column)?;
-        Ok(number.map(|n| NonZero::new(n).ok_or(StoreError::BadRow("pin"))).transpose()?)
+        number.map(|n| NonZero::new(n).ok_or(StoreError::BadRow("pin"))).transpose()
     };
     let keep = match (count(4)?, count(5)?) {
         (Some(days), _) => Keep::Days(days),
