@@ -248,7 +248,12 @@ mod tests {
 
     #[test]
     fn a_pin_may_be_called_like_a_command() {
-        for line in ["larder pin main list x", "larder pin main remove x --keep-days 3"] {
+        for line in [
+            "larder pin main list x",
+            "larder pin main remove x --keep-days 3",
+            "larder pin -- list v1 x",
+            "larder --json pin --keep-forever list v1 x",
+        ] {
             let Command::Pin(args) = Cli::parse_from(line.split(' ')).command else { panic!() };
             assert!(args.command.is_none() && args.new.is_some(), "{line}");
         }

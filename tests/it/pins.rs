@@ -122,7 +122,7 @@ fn a_pin_has_revisions_and_the_newest_ones_artifacts_have_a_url() {
     assert_eq!(bytes(get(&world.larder.url("main/pin/v1/share/doc/read%20me.txt"))), b"text\n");
     // What was not named is no artifact, and the root has no pins.
     let other = not_found(&world.larder.url("main/pin/v1/share/doc/index.html"));
-    assert!(other.contains("no such artifact"), "{other}");
+    assert!(other.contains("such an artifact"), "{other}");
     not_found(&world.larder.url("pin/v1/bin/tool"));
     not_found(&world.larder.url("main/pin/v2/bin/tool"));
 

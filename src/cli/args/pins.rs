@@ -53,10 +53,12 @@ pub(in crate::cli) struct NewPinArgs {
     pub(in crate::cli) artifacts: Vec<FilePath>,
     /// Let go of revisions of this name that are older
     #[arg(long, value_name = "N", conflicts_with_all = ["keep_revisions", "keep_forever"])]
-    keep_days: Option<NonZero<u32>>,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    keep_days: Option<u32>,
     /// Let go of all revisions of this name but the newest ones
     #[arg(long, value_name = "N", conflicts_with = "keep_forever")]
-    keep_revisions: Option<NonZero<u32>>,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    keep_revisions: Option<u32>,
     /// Keep all revisions until the pin is removed; so it is where nothing is said
     #[arg(long)]
     keep_forever: bool,
@@ -65,7 +67,8 @@ pub(in crate::cli) struct NewPinArgs {
 impl NewPinArgs {
     /// How long revisions stay.
     pub(in crate::cli) fn keep(&self) -> Keep {
-        let days = self.keep_days.map(Keep::Days);
-        days.or(self.keep_revisions.map(Keep::Revisions)).unwrap_or(Keep::Forever)
+        let days = self.keep_days.and_then(NonZero::new).map(Keep::Days);
+        let revisions = self.keep_revisions.and_then(NonZero::new).map(Keep::Revisions);
+        days.or(revisions).unwrap_or(Keep::Forever)
     }
 }
