@@ -1,5 +1,6 @@
 //! Pins: names for paths that are to stay, and for files inside them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tracing::info;
@@ -19,7 +20,7 @@ pub struct PinRequest {
     pub name: PinName,
     /// The path.
     pub path: StorePath,
-    /// Files of it that are to have a URL under that name; none of them twice.
+    /// Files of it that are to have a URL under that name; one that is named twice counts once.
     pub artifacts: Vec<FilePath>,
     /// How long revisions of that name stay.
     pub keep: Keep,
@@ -129,12 +130,8 @@ impl Pins {
     ) -> Result<KnownPin, PinError> {
         let cache = self.writable(caller, cache)?;
         let PinRequest { name, path, mut artifacts, keep } = request;
-        let mut seen = Vec::new();
-        artifacts.retain(|file| {
-            let is_new = !seen.contains(file);
-            seen.push(file.clone());
-            is_new
-        });
+        let mut seen = HashSet::new();
+        artifacts.retain(|file| seen.insert(file.clone()));
         self.check_artifacts(&cache, &path, &artifacts).await?;
         let absolute = path.to_absolute();
         let (token, at) = (caller.token.id, clock::now());

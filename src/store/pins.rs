@@ -115,8 +115,8 @@ fn make(group: &Group<'_>, new: &NewPin) -> Result<PinOutcome, StoreError> {
         keep: pin.keep,
         pinned_at: pin.pinned_at,
     };
-    group.append(Kind::Pin, &payload::encode(&record)?)?;
     pins::put(group.tx, new.cache, &pin)?;
+    group.append(Kind::Pin, &payload::encode(&record)?)?;
     if let Keep::Revisions(count) = new.keep
         && let up_to @ 1.. = pin.revision.saturating_sub(count.get())
     {

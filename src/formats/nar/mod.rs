@@ -6,6 +6,7 @@
 
 mod find;
 mod listing;
+mod look_up;
 mod parser;
 mod token;
 mod writer;

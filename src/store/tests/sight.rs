@@ -253,6 +253,8 @@ async fn an_index_from_before_learns_what_is_in_its_caches() {
              ALTER TABLE tokens DROP COLUMN device_id;
              DROP INDEX paths_by_time;
              DROP TABLE attachments;
+             DROP TABLE pins;
+             DROP TABLE pin_ends;
              PRAGMA user_version = 2;",
         )
         .unwrap();

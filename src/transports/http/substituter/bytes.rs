@@ -49,7 +49,7 @@ pub(super) enum Form {
 
 impl File {
     fn read(&self, services: &Services, offset: u64, length: u64) -> NarBytes {
-        let (lookup, offset) = (&services.lookup, self.start + offset);
+        let (lookup, offset) = (&services.lookup, self.start.saturating_add(offset));
         match self.form {
             Form::Stored => lookup.read_file(&self.nar, offset, length),
             Form::Raw => lookup.read_raw(&self.nar, offset, length),
