@@ -3,6 +3,7 @@
 mod caches;
 mod examples;
 mod nix;
+mod pins;
 mod serving;
 mod shell;
 mod tokens;
@@ -16,6 +17,7 @@ use crate::client::host::Host;
 
 pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand};
 pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
+pub(super) use pins::{NewPinArgs, PinArgs, PinCommand};
 pub(super) use serving::{BackupArgs, FsckArgs, GcArgs, LogArgs, RestoreArgs, ServeArgs};
 pub(super) use shell::{CompletionsArgs, ManArgs, ShellArg};
 pub(super) use tokens::{TokenCommand, TokenCreateArgs};
@@ -60,6 +62,7 @@ On a user's machine:
   config            List, read and change what this machine remembers
   generate-keypair  Make a signing key for a self-signed cache
   push              Push store paths with all they refer to
+  pin               Name a path that is to stay, and files inside it
 
 Anywhere:
   completions       Print what a shell needs to complete commands
@@ -210,6 +213,12 @@ pub(super) enum Command {
     /// that may write to the cache.
     #[command(after_help = examples::PUSH)]
     Push(PushArgs),
+    /// Name a path that is to stay, and files inside it
+    ///
+    /// Pinning under a name again makes a new revision of it. What is pinned is never collected.
+    /// Needs a token that may write to the cache.
+    #[command(after_help = examples::PIN)]
+    Pin(PinArgs),
     /// Print what a shell needs to complete commands
     #[command(after_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -259,9 +268,36 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_may_be_called_like_a_command() {
+        for line in [
+            "larder pin main list x",
+            "larder pin main remove x --keep-days 3",
+            "larder pin -- list v1 x",
+            "larder --json pin --keep-forever list v1 x",
+        ] {
+            let Command::Pin(args) = Cli::parse_from(line.split(' ')).command else { panic!() };
+            assert!(args.command.is_none() && args.new.is_some(), "{line}");
+        }
+        let Command::Pin(args) = Cli::parse_from(["larder", "pin", "list", "main"]).command else {
+            panic!()
+        };
+        assert!(args.command.is_some() && args.new.is_none());
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         for line in [
             "larder authtoken",
+            "larder pin",
+            "larder pin main v1",
+            "larder pin main v/1 x",
+            "larder pin main v1 x --keep-days 0",
+            "larder pin main v1 x --keep-revisions 0",
+            "larder pin main v1 x --keep-days 1 --keep-forever",
+            "larder pin main v1 x --keep-days 1 --keep-revisions 1",
+            "larder pin main v1 x --artifact ../x",
+            "larder pin remove main",
+            "larder pin list main --keep-forever",
             "larder authtoken x --stdin",
             "larder push",
             "larder push main --jobs 0",

@@ -20,6 +20,7 @@ mod near;
 mod nix_changes;
 mod output;
 mod pair;
+mod pin;
 mod progress;
 mod push;
 mod recover;
@@ -91,6 +92,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Pair(args) => block_on(pair::run(&context, args)),
         Command::Use(args) => block_on(use_cache::run(&context, args)),
         Command::Remove(args) => remove::run(&context, args),
+        Command::Pin(args) => block_on(pin::run(&context, args)),
         Command::Push(args) => block_on(interrupt::ends(&context, push::run(&context, args))),
         Command::Completions(args) => shell::completions(&context, &args),
         Command::Man(args) => shell::man(&context, &args),

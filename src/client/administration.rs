@@ -3,12 +3,14 @@
 
 mod caches;
 mod collection;
+mod pins;
 mod status;
 mod tokens;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::formats::file_path::percent_encoded;
 use crate::formats::signature::PublicKey;
 use crate::formats::{CacheName, StorePathHash};
 use crate::transports::quic::{BoxConnection, RequestError};
@@ -16,6 +18,7 @@ use crate::wire::message::AdminRequest;
 
 pub use caches::{CacheChanges, CacheFacts, KeyFacts, NewCache, RootPlace, SigningMode};
 pub use collection::{CollectionFacts, EndedCollection, LeavingPath, NewCollection, SpaceFacts};
+pub use pins::{ArtifactFacts, NewPin, PinFacts, PinPage};
 pub use status::{
     BackupFacts, BoxStatus, CheckFacts, ClockFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts,
 };
@@ -84,7 +87,7 @@ pub struct Administration(BoxConnection);
 
 #[expect(clippy::missing_errors_doc, reason = "the type says it for all")]
 impl Administration {
-    /// Over this connection, whose token must be a personal one.
+    /// Over this connection, whose token must be a personal one, but for pins.
     #[must_use]
     pub const fn over(connection: BoxConnection) -> Self {
         Self(connection)
@@ -207,6 +210,28 @@ impl Administration {
         self.get(&format!("/caches/{cache}/log?since={since}&path={path}")).await
     }
 
+    /// Makes a revision of a pin. Takes the right to write to the cache, as removing does.
+    pub async fn pin(&self, cache: &CacheName, new: &NewPin) -> Result<PinFacts, AdminError> {
+        self.post(&format!("/caches/{cache}/pins"), new).await
+    }
+
+    /// The pins of a cache: a page of them, from `after` on. Takes the right to read it.
+    pub async fn pins(
+        &self,
+        cache: &CacheName,
+        after: Option<&str>,
+    ) -> Result<PinPage, AdminError> {
+        let after = after.map_or_else(String::new, |at| format!("?after={}", escaped(at)));
+        self.get(&format!("/caches/{cache}/pins{after}")).await
+    }
+
+    /// Removes a pin; how many revisions it had.
+    pub async fn remove_pin(&self, cache: &CacheName, name: &str) -> Result<u64, AdminError> {
+        let path = format!("/caches/{cache}/pins/{}", escaped(name));
+        let removed: pins::Removed = read(&self.ask("DELETE", &path, Vec::new()).await?)?;
+        Ok(removed.revisions)
+    }
+
     /// How the box is.
     pub async fn status(&self) -> Result<BoxStatus, AdminError> {
         self.get("/status").await
@@ -294,12 +319,7 @@ impl Administration {
 
 /// A segment of a path (RFC 3986, 2.1 and 2.3).
 fn escaped(segment: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let escape = |byte: u8| match plain(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    segment.bytes().map(escape).collect()
+    percent_encoded(segment, b"-._~")
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {

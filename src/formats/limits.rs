@@ -107,6 +107,12 @@ pub const LABEL_CHARS_MAX: usize = 100;
 pub const GRANTS_MAX: usize = 100;
 /// Paths in one page of the log: at most 800 bytes each, so that they fit into a message.
 pub const LOG_PAGE_MAX: u32 = 1000;
+/// Artifacts of one revision of a pin.
+pub const ARTIFACTS_MAX: usize = 32;
+/// Bytes of their paths, all together. With [`PINS_PAGE_MAX`] this keeps a page within a message.
+pub const ARTIFACTS_BYTES_MAX: usize = 4096;
+/// Revisions in one page of the pins of a cache: at most 28 KiB each.
+pub const PINS_PAGE_MAX: u32 = 32;
 /// Addresses that are told apart at a time, for each bound that counts by address, and tokens for
 /// each that counts by token: 64 to 256 bytes each. Beyond it the rest share one place.
 pub const ORIGINS_MAX: usize = 4096;

@@ -1,10 +1,12 @@
 //! Answers to readers: narinfos, NARs and listings of what is visible where they ask.
 
 mod attachments;
+mod files;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::formats::{Compression, NarInfo, Sha256Hash, StorePathHash};
 use crate::services::caches::Scope;
@@ -12,6 +14,8 @@ use crate::services::metrics::Metrics;
 use crate::services::narinfo_cache::{NarInfoCache, NarInfoText};
 use crate::services::signing;
 use crate::store::{Cache, NarFile, NarStream, PathRecord, Store, StoreError};
+
+pub use files::{NoFile, StoredFile};
 
 /// Answers readers. A miss costs no I/O, and neither does a narinfo that was asked for before.
 #[derive(Clone, Debug)]
@@ -22,11 +26,14 @@ struct Inner {
     store: Store,
     narinfos: Arc<NarInfoCache>,
     metrics: Arc<Metrics>,
+    /// See [`files::LISTINGS_READ_MAX`].
+    listings: Semaphore,
 }
 
 impl Lookup {
     pub(super) fn new(store: Store, narinfos: Arc<NarInfoCache>, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Inner { store, narinfos, metrics }))
+        let listings = Semaphore::new(files::LISTINGS_READ_MAX);
+        Self(Arc::new(Inner { store, narinfos, metrics, listings }))
     }
 
     /// The narinfo of a path that is visible in `scope`, with the managed signatures of its

@@ -21,18 +21,20 @@ pub enum RequestKind {
     Nar,
     Listing,
     Attachment,
+    File,
     Admin,
     Health,
     Other,
 }
 
 impl RequestKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::CacheInfo,
         Self::NarInfo,
         Self::Nar,
         Self::Listing,
         Self::Attachment,
+        Self::File,
         Self::Admin,
         Self::Health,
         Self::Other,
@@ -91,7 +93,7 @@ struct PushLabels {
 pub struct Metrics {
     registry: Registry,
     /// By kind and class, in the order of their `ALL`, so that counting is one addition.
-    requests: [[Counter; 4]; 8],
+    requests: [[Counter; 4]; 9],
     pushes: Family<PushLabels, Counter>,
     /// Narinfos that were asked for and are here.
     pub narinfo_hits: Counter,

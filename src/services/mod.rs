@@ -18,6 +18,7 @@ pub mod metrics;
 mod narinfo_cache;
 pub mod pace;
 pub mod pairing;
+pub mod pins;
 pub mod publish;
 pub mod push_log;
 mod secrets;
@@ -37,7 +38,7 @@ use crate::store::Store;
 use crate::wire::DeviceId;
 
 pub use crate::store::{
-    Attachment, Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, Right,
+    Attachment, Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, PinPlace, Right,
     SigningMode, Space, StoreError, StoreStats, Token, TokenId, UnixSeconds,
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
@@ -52,10 +53,11 @@ pub use collections::{
     CollectionRequest, CollectionState, Collections, EndedCollection, StartCollectionError,
 };
 pub use keys::{KeyError, Keys};
-pub use lookup::{Lookup, NarBytes};
+pub use lookup::{Lookup, NarBytes, NoFile, StoredFile};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
 pub use pairing::{CreateCodeError, Pairing};
+pub use pins::{KnownPin, PinError, PinRequest, Pins};
 pub use publish::{AttachError, Begun, PublishError, Publisher, Upload};
 pub use push_log::{LoggedPush, PushLog};
 pub use status::{Status, StatusReport};
@@ -97,6 +99,8 @@ pub struct Services {
     pub lookup: Lookup,
     /// Takes pushes.
     pub publish: Publisher,
+    /// Makes, lists and removes pins.
+    pub pins: Pins,
     /// Knows who pushed what.
     pub push_log: PushLog,
     /// Scrubs the store on request.
@@ -150,6 +154,7 @@ impl Services {
             keys: Keys::new(store.clone(), caches.clone()),
             pairing: Pairing::new(tokens.clone()),
             tokens,
+            pins: Pins::new(store.clone(), auth.clone(), caches.clone(), lookup.clone()),
             push_log: PushLog::new(store.clone(), auth.clone()),
             auth,
             publish: Publisher::new(

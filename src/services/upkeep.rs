@@ -48,7 +48,10 @@ pub async fn run(services: Services, stop: CancellationToken) {
             tokio::select! {
                 _ = last_uses.tick() => services.auth.write_last_uses().await,
                 _ = old_uploads.tick() => forget_old_uploads(&services).await,
-                _ = keys.tick() => age_keys(&services).await,
+                _ = keys.tick() => {
+                    age_keys(&services).await;
+                    expire_pins(&services).await;
+                }
                 _ = uses.tick() => {
                     if let Err(error) = services.lookup.write_uses().await {
                         warn!(error = %Chain(&error), "Cannot write down which paths were read");
@@ -90,6 +93,14 @@ async fn age_keys(services: &Services) {
     }
     if let Err(error) = services.keys.age(KEYS_EVERY.as_secs()).await {
         warn!(error = %Chain(&error), "Cannot write down how old keys are");
+    }
+}
+
+/// By the wall clock; not while that is not believed.
+async fn expire_pins(services: &Services) {
+    let Some(now) = services.clock.trusted_now() else { return };
+    if let Err(error) = services.pins.expire(now).await {
+        warn!(error = %Chain(&error), "Cannot end pins whose days are over");
     }
 }
 

@@ -47,6 +47,13 @@ impl Barrier {
         }
     }
 
+    /// A path has to stay.
+    pub(in crate::store) fn note(&self, cache: CacheId, path: StorePathHash) {
+        if let Some(touched) = &mut *self.lock() {
+            touched.paths.insert((cache, path));
+        }
+    }
+
     /// A NAR that is in use has these chunks.
     pub(in crate::store) fn note_chunks(&self, chunks: &[ChunkNumber]) {
         if let Some(touched) = &mut *self.lock() {

@@ -29,10 +29,11 @@ use crate::store::index::chunks::{ChunkIndex, ChunkRow};
 use crate::store::index::nars::{NarId, NewNar};
 use crate::store::index::numbers::ChunkNumber;
 use crate::store::index::paths::{NewPath, Pusher, Standing};
+use crate::store::index::pins::Pin;
 use crate::store::index::tokens::TokenId;
 use crate::store::index::{
-    attachments, cache_chunks, caches, chunks, damage, meta, nars, numbers, paths, replay_state,
-    visibility,
+    attachments, cache_chunks, caches, chunks, damage, meta, nars, numbers, paths, pins,
+    replay_state, visibility,
 };
 use crate::store::pack::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::store::pack::scan::Found;
@@ -46,8 +47,15 @@ pub(in crate::store) const NOWHERE: Location = Location { pack: 0, offset: 0, st
 const RECORDS_AT_A_TIME: u64 = 4096;
 
 /// Kinds in the order in which they are applied, after chunks and ends.
-const STAGES: [Kind; 6] =
-    [Kind::Cache, Kind::Manifest, Kind::Listing, Kind::Path, Kind::Signatures, Kind::Attachment];
+const STAGES: [Kind; 7] = [
+    Kind::Cache,
+    Kind::Manifest,
+    Kind::Listing,
+    Kind::Path,
+    Kind::Signatures,
+    Kind::Attachment,
+    Kind::Pin,
+];
 
 /// A replay under way: takes what a scan meets, commits now and then.
 #[derive(Debug)]
@@ -195,6 +203,7 @@ impl<'a> Replay<'a> {
             Kind::Path => payload::decode_path(bytes).map(|(it, _alone)| self.path(it, at)),
             Kind::Signatures => payload::decode(bytes).map(|it| self.signatures(&it, at)),
             Kind::Attachment => payload::decode(bytes).map(|it| self.attachment(&it, at)),
+            Kind::Pin => payload::decode(bytes).map(|it| self.pin(it)),
             Kind::Chunk | Kind::Delete => Ok(Ok(())),
         };
         understood.unwrap_or_else(|_payload| {
@@ -488,6 +497,28 @@ impl<'a> Replay<'a> {
         }
         let cache = self.cache_of(record.cache)?;
         attachments::put(self.connection, cache, &record.name, at)
+    }
+
+    fn pin(&mut self, record: payload::Pin) -> Result<(), StoreError> {
+        match record {
+            payload::Pin::Made { cache, .. } | payload::Pin::Ended { cache, .. }
+                if self.ended_caches.contains(&cache) =>
+            {
+                Ok(())
+            }
+            payload::Pin::Made { cache, name, revision, path, artifacts, keep, pinned_at } => {
+                let cache = self.cache_of(cache)?;
+                let token = TokenId::NOBODY;
+                let pin = Pin { name, revision, path, artifacts, keep, pinned_at, token };
+                pins::put(self.connection, cache, &pin)
+            }
+            payload::Pin::Ended { cache, name, up_to } => {
+                match caches::by_uuid(self.connection, cache)? {
+                    Some(cache) => pins::end(self.connection, cache, &name, up_to).map(drop),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 
     fn delete(&mut self, record: &payload::Delete, at: Position) -> Result<(), StoreError> {

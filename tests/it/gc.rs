@@ -195,9 +195,13 @@ fn bad_input_is_refused_and_nothing_leaves() {
     assert_eq!(refused.status.code(), Some(4), "{}", error(&refused));
     assert_eq!(larder.run(["gc", "--target-free", "lots"]).status.code(), Some(2));
     assert!(narinfo(&larder, &kept).is_some());
-    // Another cache is left alone.
+    // Another cache is left alone, and so is what is pinned.
     larder.create_cache("ci", &[]);
     larder.push("ci", &[kept.to_absolute()]);
+    larder.json(["pin", "ci", "release", &kept.to_absolute()]);
+    let done = larder.json(["gc", "--cache", "ci", "--target-free", "1 EiB"]);
+    assert_eq!(done["paths_count"], 0, "{done}");
+    assert!(larder.run(["pin", "remove", "ci", "release"]).status.success());
     let done = larder.json(["gc", "--cache", "ci", "--target-free", "1 EiB"]);
     assert_eq!(done["paths_count"], 1, "{done}");
     assert!(narinfo(&larder, &kept).is_some(), "it left with the other cache's");

@@ -24,6 +24,7 @@ mod pages;
 mod pairing;
 mod private_reads;
 mod push_arguments;
+mod pins;
 mod quic_client;
 mod recorded_requests;
 mod resume;

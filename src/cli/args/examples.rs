@@ -73,6 +73,13 @@ Examples:
   larder push main --dry-run /run/current-system
   nix path-info --all | larder push main       everything";
 
+pub(super) const PIN: &str = "\
+Examples:
+  larder pin main v1.7 ./result
+  larder pin main nightly ./result --artifact share/doc/manual.txt --keep-revisions 7
+  larder pin list main
+  larder pin remove main v1.7";
+
 pub(super) const CACHE: &str = "\
 Examples:
   larder cache create team --private

@@ -4,7 +4,9 @@
 //! sequence of strings, each a little-endian `u64` length, the bytes, and zeros up to the next
 //! multiple of eight.
 
+mod find;
 mod listing;
+mod look_up;
 mod parser;
 mod token;
 mod writer;
@@ -12,6 +14,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use find::{Entry, find};
 pub use listing::ListingBuilder;
 pub use parser::{Event, NarParser};
 pub use token::NarError;

@@ -7,7 +7,7 @@ use crate::store::error::StoreError;
 use crate::store::group::Group;
 use crate::store::index::numbers::{ChunkNumber, Decoder};
 use crate::store::index::{
-    attachments, cache_chunks, caches, chunks, damage, meta, nars, paths, uploads,
+    attachments, cache_chunks, caches, chunks, damage, meta, nars, paths, pins, uploads,
 };
 use crate::store::pack::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::store::pack::{Kind, Location, Position, payload};
@@ -47,6 +47,7 @@ pub(super) fn carry(
         Kind::Path => path(group, payload)?,
         Kind::Signatures => signatures(group, payload)?,
         Kind::Attachment => attachment(group, *at, payload)?,
+        Kind::Pin => pin(group, payload)?,
         Kind::Delete => end(group, at.place(), payload, oldest)?,
     };
     if was_moved {
@@ -163,6 +164,24 @@ fn attachment(group: &Group<'_>, at: Location, bytes: &[u8]) -> Result<bool, Sto
     }
     attachments::put(group.tx, cache, &record.name, group.append(Kind::Attachment, bytes)?)?;
     Ok(true)
+}
+
+/// A revision that has not ended; and every end, for a record that it ends may be in another pack.
+fn pin(group: &Group<'_>, bytes: &[u8]) -> Result<bool, StoreError> {
+    let counts = match payload::decode::<payload::Pin>(bytes) {
+        Ok(payload::Pin::Made { cache, name, revision, .. }) => {
+            match caches::by_uuid(group.tx, cache)? {
+                Some(cache) => pins::has(group.tx, cache, &name, revision)?,
+                None => false,
+            }
+        }
+        Ok(payload::Pin::Ended { cache, .. }) => caches::by_uuid(group.tx, cache)?.is_some(),
+        Err(_payload) => false,
+    };
+    if counts {
+        group.append(Kind::Pin, bytes)?;
+    }
+    Ok(counts)
 }
 
 /// The end of a path is told for as long as a pack may have a record that it ends; that of a cache

@@ -16,7 +16,7 @@ use crate::store::error::StoreError;
 use crate::store::index::caches::CacheId;
 use crate::store::index::nars::NarId;
 use crate::store::index::paths::PathUse;
-use crate::store::index::{caches, nars, paths};
+use crate::store::index::{caches, nars, paths, pins};
 use crate::store::shared::Inner;
 use crate::store::uses::Use;
 
@@ -135,6 +135,14 @@ impl Candidates {
                 node.referrers += 1;
             }
         })?;
+        // What is pinned is referred to by its pin, and so stays with all that it refers to.
+        for root in pins::roots(connection, cache)? {
+            if let Ok(at) = nodes.binary_search_by_key(&root, |node| node.hash)
+                && let Some(node) = nodes.get_mut(at)
+            {
+                node.referrers += 1;
+            }
+        }
         let index = self.caches.len();
         let free = nodes.iter().enumerate().filter(|(_, node)| node.referrers == 0);
         self.free.extend(free.map(|(at, node)| Reverse((node.used, index, at))));

@@ -247,6 +247,8 @@ pub(in crate::store) fn delete(connection: &Connection, id: CacheId) -> Result<(
         "DELETE FROM waiting WHERE cache = ?",
         "DELETE FROM paths WHERE cache = ?",
         "DELETE FROM attachments WHERE cache = ?",
+        "DELETE FROM pins WHERE cache = ?",
+        "DELETE FROM pin_ends WHERE cache = ?",
         "DELETE FROM caches WHERE id = ?",
     ] {
         connection.prepare_cached(sql)?.execute([id.0])?;

@@ -13,6 +13,7 @@ pub(in crate::store) mod meta;
 pub(in crate::store) mod nars;
 pub(in crate::store) mod numbers;
 pub(in crate::store) mod paths;
+pub(in crate::store) mod pins;
 pub(in crate::store) mod prefixes;
 pub(in crate::store) mod replay_state;
 pub(in crate::store) mod sight;

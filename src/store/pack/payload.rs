@@ -6,7 +6,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::formats::signature::Signature;
-use crate::formats::{AttachmentName, CacheName, PathInfo, Sha256Hash, StorePathHash};
+use crate::formats::{
+    AttachmentName, CacheName, FilePath, Keep, PathInfo, PinName, Sha256Hash, StorePath,
+    StorePathHash,
+};
 use crate::store::UnixSeconds;
 use crate::store::pack::PackError;
 
@@ -139,6 +142,37 @@ pub(in crate::store) struct Attachment {
     pub(in crate::store) raw_len: u32,
     /// The contents as one zstd frame.
     pub(in crate::store) zstd: Vec<u8>,
+}
+
+/// What became of a pin of a cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store) enum Pin {
+    /// A revision was made.
+    Made {
+        /// The cache.
+        cache: [u8; 16],
+        /// The pin's name.
+        name: PinName,
+        /// Its number.
+        revision: u32,
+        /// The path that it holds.
+        path: StorePath,
+        /// Files of it with a URL of their own.
+        artifacts: Vec<FilePath>,
+        /// How long revisions stay.
+        keep: Keep,
+        /// When.
+        pinned_at: UnixSeconds,
+    },
+    /// Revisions were removed, or have ended.
+    Ended {
+        /// The cache.
+        cache: [u8; 16],
+        /// The pin's name.
+        name: PinName,
+        /// The last of them.
+        up_to: u32,
+    },
 }
 
 /// Writes a payload.

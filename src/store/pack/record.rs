@@ -37,6 +37,8 @@ pub(in crate::store) enum Kind {
     Delete,
     /// A build log or a realisation.
     Attachment,
+    /// A revision of a pin, or the end of some.
+    Pin,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
             Self::Signatures => 6,
             Self::Delete => 7,
             Self::Attachment => 8,
+            Self::Pin => 9,
         }
     }
 
@@ -63,6 +66,7 @@ impl Kind {
             6 => Self::Signatures,
             7 => Self::Delete,
             8 => Self::Attachment,
+            9 => Self::Pin,
             _ => return None,
         })
     }
@@ -77,6 +81,7 @@ impl Kind {
             Self::Cache | Self::Path | Self::Signatures | Self::Delete => 8 << 20,
             // A frame of one message, and its name.
             Self::Attachment => 2 << 20,
+            Self::Pin => 64 << 10,
         }
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{NOW, STORED, TOKEN, TestNar, TestStore, copy_folder, options_at};
-use crate::formats::StorePath;
+use crate::formats::{Keep, StorePath};
 use crate::store::{
-    CollectReport, CollectRequest, CommitOutcome, NarSource, NewPath, Store, StoreError,
-    StoreOptions, rebuild_index,
+    CollectReport, CollectRequest, CommitOutcome, NarSource, NewPath, NewPin, PinOutcome, Store,
+    StoreError, StoreOptions, rebuild_index,
 };
 
 /// Packs that are soon full.
@@ -159,6 +159,43 @@ async fn chunks_that_others_share_stay() {
         test.assert_served(&second, &two).await;
         rebuilt(&test).await.assert_served(&second, &two).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_pinned_stays_with_all_it_refers_to() {
+    let test = TestStore::with(small_packs).await;
+    let (leaf_nar, leaf) = push(&test, 1, "leaf", &[]).await;
+    let (top_nar, top) = push(&test, 2, "top", &[&leaf.info.store_path]).await;
+    let (_, other) = push(&test, 3, "other", &[]).await;
+    let pin = NewPin {
+        cache: test.cache,
+        name: "release".parse().unwrap(),
+        path: top.info.store_path.clone(),
+        artifacts: Vec::new(),
+        keep: Keep::Forever,
+        token: TOKEN,
+        at: NOW,
+    };
+    for name in ["release", "release", "old"] {
+        let pin = NewPin { name: name.parse().unwrap(), ..pin.clone() };
+        assert!(matches!(test.store.pin(pin).await.unwrap(), PinOutcome::Made(_)));
+    }
+    test.store.remove_pin(test.cache, "old".parse().unwrap()).await.unwrap();
+
+    assert_eq!(names(&collect(&test, EVERYTHING).await), ["other"]);
+
+    // The packs that told of the pins were emptied, and what they told is told elsewhere.
+    for test in [rebuilt(&test).await, test.after_power_cut().await] {
+        let pins = test.store.pins(test.cache, None, 10).await.unwrap();
+        let pins: Vec<_> = pins.iter().map(|it| (it.name.as_str(), it.revision)).collect();
+        assert_eq!(pins, [("release", 2), ("release", 1)]);
+        assert!(collect(&test, EVERYTHING).await.paths.is_empty());
+        test.assert_served(&leaf_nar, &leaf).await;
+        test.assert_served(&top_nar, &top).await;
+        assert!(!is_there(&test, &other).await);
+    }
+    test.store.remove_pin(test.cache, "release".parse().unwrap()).await.unwrap();
+    assert_eq!(names(&collect(&test, EVERYTHING).await), ["top", "leaf"]);
 }
 
 #[tokio::test]

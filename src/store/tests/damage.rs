@@ -62,6 +62,23 @@ async fn a_damaged_chunk_breaks_the_transfer_and_is_recorded() {
 }
 
 #[tokio::test]
+async fn a_part_is_read_from_the_chunks_that_it_touches_alone() {
+    let nar = TestNar::random(1, 1_000_000);
+    let (test, _at) = damaged(&nar, 3).await;
+    let file = test.file(&nar).await;
+    let before: u64 = nar.chunks[..3].iter().map(|(chunk, _)| u64::from(chunk.raw_len)).sum();
+    let damaged = before..before + u64::from(nar.chunks[3].0.raw_len);
+
+    for part in [0..damaged.start, damaged.end..file.nar_size, damaged.end..damaged.end + 1] {
+        let read = test.store.read_raw(&file, part.start, part.end - part.start);
+        let [start, end] = [part.start, part.end].map(|at| usize::try_from(at).unwrap());
+        assert!(collect(read).await.unwrap() == nar.bytes[start..end], "{part:?}");
+    }
+    let read = test.store.read_raw(&file, damaged.start - 1, 2);
+    assert!(matches!(collect(read).await, Err(StoreError::DamagedNar { .. })));
+}
+
+#[tokio::test]
 async fn the_same_frame_heals_without_changing_what_was_published() {
     let nar = TestNar::random(2, 1_000_000);
     let (test, _at) = damaged(&nar, 2).await;

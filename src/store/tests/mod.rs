@@ -6,6 +6,7 @@ mod collect;
 mod crash;
 mod damage;
 mod disk;
+mod pins;
 mod refusal;
 mod restore;
 mod round_trip;

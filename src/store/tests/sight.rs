@@ -258,6 +258,8 @@ async fn an_index_from_before_learns_what_is_in_its_caches() {
              DROP TABLE emptied_packs;
              DROP TABLE replay_later;
              DROP TABLE replay_ends;
+             DROP TABLE pins;
+             DROP TABLE pin_ends;
              PRAGMA user_version = 2;",
         )
         .unwrap();

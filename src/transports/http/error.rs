@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
 
-use crate::services::StoreError;
 use crate::services::chain::Chain;
+use crate::services::{NoFile, StoreError};
 
 /// Whoever keeps it must ask again: what is missing now may be pushed in a moment.
 pub(super) const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
@@ -20,6 +20,8 @@ pub(super) const KEEP_NOT: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) enum ReadError {
     /// It is not here.
     NotFound,
+    /// There is no such file in a path.
+    NoFile(NoFile),
     /// There is no such cache that the reader may read. Nothing tells whether there is one.
     NoSuchCache,
     /// The same, to a reader without a good token; and why the one that was shown is none.
@@ -39,6 +41,11 @@ impl IntoResponse for ReadError {
     fn into_response(self) -> Response {
         let (text, keep) = match self {
             Self::NotFound => ("not found\n", ASK_AGAIN),
+            Self::NoFile(why) => {
+                let mut response = short_text(StatusCode::NOT_FOUND, format!("not found: {why}\n"));
+                response.headers_mut().insert(CACHE_CONTROL, ASK_AGAIN);
+                return response;
+            }
             Self::NoSuchCache => ("there is no such cache that this token may read\n", KEEP_NOT),
             Self::Unauthorised(why) => return unauthorised(why.as_deref()),
             Self::Unreadable(error) => {

@@ -42,9 +42,12 @@ use crate::wire::{DeviceId, Refusal, RefusalCode, Violation};
 /// How long a last message may take to arrive before its connection is closed.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
-/// Answers administrative requests of personal tokens: the admin router behind a function.
-pub type AdminHandler =
-    Arc<dyn Fn(AdminRequest, Caller) -> BoxFuture<'static, AdminResponse> + Send + Sync>;
+/// Answers administrative requests, or refuses the token: the admin router behind a function.
+pub type AdminHandler = Arc<
+    dyn Fn(AdminRequest, Caller) -> BoxFuture<'static, Result<AdminResponse, Refusal>>
+        + Send
+        + Sync,
+>;
 
 /// What a box needs to answer clients.
 #[derive(Clone)]
@@ -450,9 +453,7 @@ async fn answer(
             let attached = parts.publish.attach(&caller, &cache, name, frame.to_vec()).await;
             BoxMessage::Attached { is_new: attached.map_err(Refusal::from)? }
         }
-        ClientMessage::Admin(request) => {
-            BoxMessage::Admin(administer(parts, request, caller).await?)
-        }
+        ClientMessage::Admin(request) => BoxMessage::Admin((parts.admin)(request, caller).await?),
         push @ ClientMessage::Offer { .. } => {
             // The other requests are short, and one may be what revokes its own token.
             return tokio::select! {
@@ -468,16 +469,4 @@ async fn answer(
     writer.queue(&reply)?;
     timeout(STREAM_IDLE_MAX, writer.flush()).await.unwrap_or(Ok(()))?;
     Ok(())
-}
-
-async fn administer(
-    parts: &QuicParts,
-    request: AdminRequest,
-    caller: Caller,
-) -> Result<AdminResponse, Refusal> {
-    if !caller.is_personal() {
-        let sentence = "administration needs a personal token, and this one is for caches";
-        return Err(Refusal::new(RefusalCode::Forbidden, sentence));
-    }
-    Ok((parts.admin)(request, caller).await)
 }

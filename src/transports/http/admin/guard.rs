@@ -1,4 +1,5 @@
-//! Who may administer: whoever has a personal token; over plain HTTP only on the box itself.
+//! Who may administer: whoever has a personal token, and for pins of a cache whoever has one for
+//! that; over plain HTTP only on the box itself.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -51,6 +52,15 @@ pub(super) async fn require_personal(request: Request, next: Next) -> Response {
     if request.extensions().get::<Caller>().is_some_and(Caller::is_personal) {
         return next.run(request).await;
     }
-    let sentence = "administration needs a personal token, and this one is for caches";
-    Problem::new(StatusCode::FORBIDDEN, sentence).into_response()
+    let mut response = Problem::new(StatusCode::FORBIDDEN, PERSONAL_NEEDED).into_response();
+    response.extensions_mut().insert(PersonalNeeded);
+    response
 }
+
+/// What a token for caches is told.
+pub(super) const PERSONAL_NEEDED: &str =
+    "administration needs a personal token, and this one is for caches";
+
+/// Marks the answer to a token for caches, which QUIC says in its own way.
+#[derive(Clone, Copy)]
+pub(super) struct PersonalNeeded;

@@ -12,6 +12,7 @@ mod input;
 mod keys;
 mod log;
 mod pairing;
+mod pins;
 mod problem;
 mod status;
 mod tokens;
@@ -32,18 +33,32 @@ use tower::ServiceExt;
 
 use crate::formats::limits::{ADMIN_BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::services::{Caller, Services};
+use crate::transports::http::admin::guard::{PERSONAL_NEEDED, PersonalNeeded};
 use crate::transports::http::admin::problem::Problem;
 use crate::wire::message::{AdminRequest, AdminResponse};
+use crate::wire::{Refusal, RefusalCode};
 
 /// Where the API is.
 pub(super) const PREFIX: &str = "/api/larder/v1";
 
 /// Answers an administrative request of somebody whose token has been checked.
 pub type AdminFunction =
-    Arc<dyn Fn(AdminRequest, Caller) -> BoxFuture<'static, AdminResponse> + Send + Sync>;
+    Arc<dyn Fn(AdminRequest, Caller) -> BoxFuture<'static, Answer> + Send + Sync>;
+/// The answer, or the refusal of a token that is none for administration.
+type Answer = Result<AdminResponse, Refusal>;
 
 /// The API without [`PREFIX`]. Who asks must be known: see [`guard`].
 fn router() -> Router<Arc<Services>> {
+    // These look at the rights of the token themselves.
+    let for_caches = Router::new()
+        .route("/caches/{name}/pins", get(pins::list).post(pins::create))
+        .route("/caches/{name}/pins/{pin}", delete(pins::remove))
+        .method_not_allowed_fallback(problem::method_not_allowed);
+    for_owner().merge(for_caches)
+}
+
+/// What takes a personal token.
+fn for_owner() -> Router<Arc<Services>> {
     Router::new()
         .route("/caches", get(caches::list).post(caches::create))
         .route("/caches/{name}", get(caches::show).patch(caches::change).delete(caches::delete))
@@ -78,13 +93,16 @@ pub fn admin_handler(services: Services) -> AdminFunction {
     Arc::new(move |request, caller| call(router.clone(), request, caller).boxed())
 }
 
-async fn call(router: Router, request: AdminRequest, caller: Caller) -> AdminResponse {
+async fn call(router: Router, request: AdminRequest, caller: Caller) -> Answer {
     let answered = match request_of(request, caller) {
         // The router answers everything; it has no way to fail.
         Ok(request) => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
         Err(problem) => problem.into(),
     };
-    response_of(answered).await
+    if answered.extensions().get::<PersonalNeeded>().is_some() {
+        return Err(Refusal::new(RefusalCode::Forbidden, PERSONAL_NEEDED));
+    }
+    Ok(response_of(answered).await)
 }
 
 fn request_of(asked: AdminRequest, caller: Caller) -> Result<Request, Problem> {

@@ -3,7 +3,9 @@
 //! (`src/libstore/filetransfer.cc`, Nix 2.34).
 
 mod attachment;
+mod bytes;
 mod cache_info;
+mod file;
 mod listing;
 mod nar;
 mod narinfo;
@@ -75,6 +77,14 @@ async fn read_in(
         Resource::Nar(name) => nar::answer(services, asked, *name, request).await,
         Resource::Listing(hash) => listing::answer(lookup, scope, *hash).await,
         Resource::Attachment(name) => attachment::answer(lookup, scope, name, request).await,
+        Resource::File(hash, path) => {
+            file::answer(services, asked, lookup.file(scope, *hash, path.clone()).await?, request)
+                .await
+        }
+        Resource::Artifact(pin, path) => {
+            let found = lookup.artifact(scope, pin, path.clone()).await?;
+            file::answer(services, asked, found, request).await
+        }
     }
 }
 
@@ -86,6 +96,7 @@ const fn kind_of(resource: &Resource) -> RequestKind {
         Resource::Nar(_) => RequestKind::Nar,
         Resource::Listing(_) => RequestKind::Listing,
         Resource::Attachment(_) => RequestKind::Attachment,
+        Resource::File(..) | Resource::Artifact(..) => RequestKind::File,
     }
 }
 

@@ -1,69 +1,18 @@
-//! `GET nar/…`: whole files and single ranges of them.
-//!
-//! The bytes behind a name never change, so Nix can resume: that takes `Accept-Ranges`, a strong
-//! tag and no `Content-Encoding` (`src/libstore/filetransfer.cc`, Nix 2.34).
+//! `GET nar/…`
 
-use axum::body::Body;
-use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, stream};
-use tracing::{debug, error};
 
-use crate::formats::Sha256Hash;
-use crate::services::chain::Chain;
-use crate::services::{AuthError, Lookup, NarBytes, NarFile, Scope, Services, StoreError};
-use crate::transports::http::conditional::{client_has, not_modified};
-use crate::transports::http::error::{KEEP_NOT, ReadError, short_text};
-use crate::transports::http::range::{self, Wanted};
+use crate::services::{Lookup, Scope, Services};
+use crate::transports::http::error::ReadError;
+use crate::transports::http::substituter::bytes::{self, File, Form};
 use crate::transports::http::substituter::scope::Asked;
 use crate::transports::http::substituter::target::NarName;
 
 const KEEP: HeaderValue =
     HeaderValue::from_static("public, max-age=31536000, immutable, no-transform");
-
-/// One form of a NAR, as a file.
-struct File {
-    nar: NarFile,
-    name: NarName,
-    size: u64,
-    etag: String,
-}
-
-impl File {
-    async fn find(lookup: &Lookup, scope: &Scope, name: NarName) -> Result<Self, ReadError> {
-        let (NarName::Stored { nar_hash, .. } | NarName::Raw { nar_hash }) = name;
-        let nar = lookup.nar(scope, nar_hash).await?.ok_or(ReadError::NotFound)?;
-        match name {
-            // The frames had to be replaced since: those bytes are gone, and others are not what
-            // the client wants to continue.
-            NarName::Stored { revision, .. } if revision != nar.revision => {
-                Err(ReadError::NotFound)
-            }
-            NarName::Stored { revision, .. } => {
-                let etag = format!("\"{}-{revision}\"", nar_hash.to_base32());
-                Ok(Self { size: nar.file_size, nar, name, etag })
-            }
-            NarName::Raw { .. } => {
-                let etag = format!("\"{}\"", nar_hash.to_base32());
-                Ok(Self { size: nar.nar_size, nar, name, etag })
-            }
-        }
-    }
-
-    fn read(&self, lookup: &Lookup, offset: u64, length: u64) -> NarBytes {
-        match self.name {
-            NarName::Stored { .. } => lookup.read_file(&self.nar, offset, length),
-            NarName::Raw { .. } => lookup.read_raw(&self.nar, offset, length),
-        }
-    }
-}
 
 pub(super) async fn answer(
     services: &Services,
@@ -71,111 +20,26 @@ pub(super) async fn answer(
     name: NarName,
     request: &Parts,
 ) -> Result<Response, ReadError> {
-    let file = File::find(&services.lookup, &asked.scope, name).await?;
-    let etag = HeaderValue::try_from(&file.etag).map_err(|_| ReadError::NotFound)?;
-    if client_has(&request.headers, &etag) {
-        return Ok(not_modified(etag, KEEP));
-    }
-    let is_head = request.method == Method::HEAD;
-    // A range of what is not sent means nothing (RFC 9110, 14.2).
-    let wanted = match is_head {
-        true => Wanted::Whole,
-        false => range::wanted(&request.headers, &etag, file.size),
-    };
-    let (status, offset, length) = match wanted {
-        Wanted::Whole => (StatusCode::OK, 0, file.size),
-        Wanted::Part { offset, length } => (StatusCode::PARTIAL_CONTENT, offset, length),
-        Wanted::OutOfBounds => return Ok(out_of_bounds(file.size)),
-    };
-    let body = match is_head {
-        true => Body::empty(),
-        false => {
-            let bytes = file.read(&services.lookup, offset, length);
-            body(Pieces { bytes, nar_hash: file.nar.nar_hash, end: end_of(services, asked) }).await
+    let file = find(&services.lookup, &asked.scope, name).await?;
+    bytes::answer(services, asked, file, request).await
+}
+
+/// One form of a NAR, as a file.
+async fn find(lookup: &Lookup, scope: &Scope, name: NarName) -> Result<File, ReadError> {
+    let (NarName::Stored { nar_hash, .. } | NarName::Raw { nar_hash }) = name;
+    let nar = lookup.nar(scope, nar_hash).await?.ok_or(ReadError::NotFound)?;
+    let (form, size, etag) = match name {
+        // The frames had to be replaced since: those bytes are gone, and others are not what
+        // the client wants to continue.
+        NarName::Stored { revision, .. } if revision != nar.revision => {
+            return Err(ReadError::NotFound);
         }
+        NarName::Stored { revision, .. } => {
+            (Form::Stored, nar.file_size, format!("\"{}-{revision}\"", nar_hash.to_base32()))
+        }
+        NarName::Raw { .. } => (Form::Raw, nar.nar_size, format!("\"{}\"", nar_hash.to_base32())),
     };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    for (name, value) in constant_headers() {
-        response.headers_mut().insert(name, value);
-    }
-    response.headers_mut().insert(ETAG, etag);
-    response.headers_mut().insert(CONTENT_LENGTH, length.into());
-    if let Wanted::Part { .. } = wanted {
-        let range = format!("bytes {offset}-{}/{}", offset + (length - 1), file.size);
-        response.headers_mut().extend(HeaderValue::try_from(range).map(|it| (CONTENT_RANGE, it)));
-    }
-    Ok(response)
-}
-
-fn constant_headers() -> [(HeaderName, HeaderValue); 4] {
-    [
-        (CONTENT_TYPE, HeaderValue::from_static("application/x-nix-nar")),
-        (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
-        (CACHE_CONTROL, KEEP),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ]
-}
-
-/// When the right to read ends; `None` where none is needed.
-fn end_of(services: &Services, asked: &Asked) -> Option<BoxFuture<'static, AuthError>> {
-    asked.token.map(|token| services.auth.revoked(token).boxed())
-}
-
-/// A body that ends early, and so breaks the connection, where the NAR cannot be read or the token
-/// ends that it takes. The first piece is read before anything is said: if that fails, not even a
-/// status goes out.
-async fn body(mut pieces: Pieces) -> Body {
-    let first = pieces.next().await;
-    Body::from_stream(stream::try_unfold((first, pieces), |(next, mut pieces)| async {
-        let this = match next {
-            Some(first) => Some(first),
-            None => pieces.next().await,
-        };
-        Ok::<_, BrokenOff>(this.transpose()?.map(|piece| (piece, (None, pieces))))
-    }))
-}
-
-/// What is left of a NAR.
-struct Pieces {
-    bytes: NarBytes,
-    nar_hash: Sha256Hash,
-    end: Option<BoxFuture<'static, AuthError>>,
-}
-
-/// Why a body ended early.
-#[derive(Debug, thiserror::Error)]
-enum BrokenOff {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Token(#[from] AuthError),
-}
-
-impl Pieces {
-    async fn next(&mut self) -> Option<Result<Bytes, BrokenOff>> {
-        // First, or a fast disk would never let it have its turn.
-        if let Some(end) = &mut self.end
-            && let Some(why) = end.now_or_never()
-        {
-            debug!(nar.hash = %self.nar_hash, "A token ended; broke off: {why}");
-            return Some(Err(why.into()));
-        }
-        let piece = self.bytes.next().await;
-        if let Some(Err(error)) = &piece {
-            error!(nar.hash = %self.nar_hash, error = %Chain(error), "A NAR cannot be read; broke off");
-        }
-        piece.map(|piece| Ok(piece?))
-    }
-}
-
-fn out_of_bounds(size: u64) -> Response {
-    let text = "the range is beyond the end of the file\n";
-    let mut response = short_text(StatusCode::RANGE_NOT_SATISFIABLE, text);
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, KEEP_NOT);
-    headers.extend(
-        HeaderValue::try_from(format!("bytes */{size}")).map(|range| (CONTENT_RANGE, range)),
-    );
-    response
+    let kind = HeaderValue::from_static("application/x-nix-nar");
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
+    Ok(File { nar, form, start: 0, size, etag, keep: KEEP, headers })
 }

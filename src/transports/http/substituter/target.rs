@@ -1,12 +1,12 @@
 //! Paths of a binary cache (`src/libstore/binary-cache-store.cc`, Nix 2.34), and our own names
 //! of NARs.
 
-use crate::formats::{AttachmentName, Sha256Hash, StorePathHash};
+use crate::formats::{AttachmentName, FilePath, PinName, Sha256Hash, StorePathHash};
 
 /// First segments of paths that a cache serves, and so the root too.
 #[cfg(test)]
-pub(in crate::transports::http) const ROOT_NAMES: [&str; 4] =
-    ["nix-cache-info", "nar", "log", "realisations"];
+pub(in crate::transports::http) const ROOT_NAMES: [&str; 5] =
+    ["nix-cache-info", "nar", "log", "realisations", "serve"];
 
 /// What a request wants, and of which cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub(super) enum Resource {
     Nar(NarName),
     /// `log/DERIVATION`, `realisations/OUTPUT.doi`
     Attachment(AttachmentName),
+    /// `serve/STOREHASH/FILE`, or without a file the path itself.
+    File(StorePathHash, Option<FilePath>),
+    /// `pin/NAME/FILE`, of a cache and not of the root: a pin is of one cache.
+    Artifact(PinName, FilePath),
 }
 
 /// The file name of a NAR.
@@ -51,7 +55,11 @@ impl<'a> Target<'a> {
             return Some(Self { cache: None, resource });
         }
         let (cache, rest) = path.split_once('/').unwrap_or((path, ""));
-        Resource::parse(rest).map(|resource| Self { cache: Some(cache), resource })
+        let resource = match rest.strip_prefix("pin/") {
+            Some(artifact) => Resource::parse_artifact(artifact),
+            None => Resource::parse(rest),
+        };
+        resource.map(|resource| Self { cache: Some(cache), resource })
     }
 }
 
@@ -59,6 +67,8 @@ impl Resource {
     fn parse(path: &str) -> Option<Self> {
         if path.is_empty() {
             Some(Self::About)
+        } else if let Some(file) = path.strip_prefix("serve/") {
+            Self::parse_file(file)
         } else if let Some(hash) = path.strip_suffix(".narinfo") {
             hash.parse().ok().map(Self::NarInfo)
         } else if let Some(name) = path.strip_prefix("nar/") {
@@ -74,6 +84,20 @@ impl Resource {
         } else {
             (path == "nix-cache-info").then_some(Self::CacheInfo)
         }
+    }
+
+    fn parse_file(path: &str) -> Option<Self> {
+        let (hash, file) = path.split_once('/').unwrap_or((path, ""));
+        let file = match file {
+            "" => None,
+            file => Some(FilePath::from_url(file)?),
+        };
+        Some(Self::File(hash.parse().ok()?, file))
+    }
+
+    fn parse_artifact(path: &str) -> Option<Self> {
+        let (pin, file) = path.split_once('/')?;
+        Some(Self::Artifact(pin.parse().ok()?, FilePath::from_url(file)?))
     }
 }
 
@@ -109,6 +133,11 @@ mod tests {
             (format!("{PATH}.narinfo"), Resource::NarInfo(hash)),
             (format!("{PATH}.ls"), Resource::Listing(hash)),
             (format!("nar/{NAR}.nar"), Resource::Nar(NarName::Raw { nar_hash })),
+            (format!("serve/{PATH}"), Resource::File(hash, None)),
+            (
+                format!("serve/{PATH}/a%20b/x.narinfo"),
+                Resource::File(hash, Some("a b/x.narinfo".parse().unwrap())),
+            ),
             (
                 format!("nar/{NAR}-12.nar.zst"),
                 Resource::Nar(NarName::Stored { nar_hash, revision: 12 }),
@@ -118,6 +147,11 @@ mod tests {
             assert_eq!(Target::parse(&format!("/{path}")), Some(root));
             let cache = Target { cache: Some("main"), resource };
             assert_eq!(Target::parse(&format!("/main/{path}")), Some(cache));
+        }
+        let artifact = Resource::Artifact("v1.0".parse().unwrap(), "x.ls".parse().unwrap());
+        for cache in ["main", "pin"] {
+            let target = Target { cache: Some(cache), resource: artifact.clone() };
+            assert_eq!(Target::parse(&format!("/{cache}/pin/v1.0/x.ls")), Some(target));
         }
         let about = Target { cache: Some("main"), resource: Resource::About };
         assert_eq!(Target::parse("/main"), Some(about));
@@ -143,6 +177,14 @@ mod tests {
             &format!("/nar/{NAR}-4294967296.nar.zst"),
             &format!("/nar/{NAR}.nar.xz"),
             &format!("/nar/../{NAR}.nar"),
+            "/serve/x/y",
+            &format!("/serve/{PATH}/../x"),
+            &format!("/serve/{PATH}/a//b"),
+            &format!("/serve/{PATH}/%2e%2e/x"),
+            "/pin/v1.0/x",
+            "/main/pin/v1.0",
+            "/main/pin/v1.0/",
+            "/main/pin/-/x",
         ] {
             // A name that no cache can have is looked up in vain.
             let about_or_none = Target::parse(path)
@@ -153,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_makes_it_panic(path in "/?(nar/|main/)?\\PC{0,60}(\\.nar|\\.narinfo|\\.nar\\.zst)?") {
+        fn no_path_makes_it_panic(path in "/?(nar/|main/|serve/|main/pin/)?\\PC{0,60}(\\.nar|\\.narinfo|\\.nar\\.zst)?") {
             let _either_way = Target::parse(&path);
         }
     }
