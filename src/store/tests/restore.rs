@@ -1,14 +1,13 @@
 //! Backups, and what comes of an old one beside packs that have gone on without it.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{NOW, TestNar, TestStore, copy_folder, new_cache, options_at};
+use super::{NOW, TestNar, TestStore, copy_folder, flip, new_cache, options_at};
 use crate::store::{
     Cache, CacheUpdate, NewToken, RestoreOptions, RestoreReport, Store, StoreError, StoreOptions,
     restore,
@@ -142,8 +141,7 @@ async fn a_cache_stays_private_where_the_record_that_says_so_is_damaged() {
     let (nar, path) = test.push_text("behind-it").await;
     test.store.close().await.unwrap();
     test.lose_index();
-    let pack = fs::File::options().write(true).open(test.pack(1)).unwrap();
-    pack.write_all_at(&[0xff], start + 70).unwrap();
+    flip(&test.pack(1), start + 70);
 
     let report = put_back(&backup, &test.data()).unwrap();
     let test = test.reopen().await;
