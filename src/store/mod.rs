@@ -369,11 +369,18 @@ impl Store {
     ///
     /// [`StoreError::Pack`] if its record is damaged.
     pub async fn listing(&self, nar: NarId) -> Result<Option<Bytes>, StoreError> {
-        let at = self.0.readers.run(move |connection| nars::listing(connection, nar)).await?;
-        let Some(at) = at else { return Ok(None) };
-        let inner = Arc::clone(&self.0);
-        let read = move || listing::read(&inner.shared.packs, at).map(Some);
-        tokio::task::spawn_blocking(read).await?
+        let mut tried = None;
+        loop {
+            let at = self.0.readers.run(move |connection| nars::listing(connection, nar)).await?;
+            let Some(at) = at else { return Ok(None) };
+            let inner = Arc::clone(&self.0);
+            let read = move || listing::read(&inner.shared.packs, at).map(Some);
+            match tokio::task::spawn_blocking(read).await? {
+                // A collection may have moved it since its place was looked up.
+                Err(_) if tried != Some(at) => tried = Some(at),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Starts taking in one NAR for a path of a cache. The value is used on blocking threads.
@@ -444,11 +451,20 @@ impl Store {
         cache: CacheId,
         name: AttachmentName,
     ) -> Result<Option<Attachment>, StoreError> {
-        let find = move |connection: &_| attachments::find(connection, cache, &name);
-        let Some(at) = self.0.readers.run(find).await? else { return Ok(None) };
-        let inner = Arc::clone(&self.0);
-        let read = move || attachment::read(&inner.shared.packs, at);
-        Ok(tokio::task::spawn_blocking(read).await?)
+        let (name, mut tried) = (Arc::new(name), None);
+        loop {
+            let name = Arc::clone(&name);
+            let find = move |connection: &_| attachments::find(connection, cache, &name);
+            let at = self.0.readers.run(find).await?;
+            // A collection may have moved it since its place was looked up.
+            let Some(at) = at.filter(|at| tried != Some(*at)) else { return Ok(None) };
+            let inner = Arc::clone(&self.0);
+            let read = move || attachment::read(&inner.shared.packs, at);
+            match tokio::task::spawn_blocking(read).await? {
+                None => tried = Some(at),
+                found => return Ok(found),
+            }
+        }
     }
 
     /// Reads a stored NAR as its zstd file: `length` bytes from `offset` of the file.

@@ -88,6 +88,10 @@ pub(in crate::store) fn carry_over(tx: &Transaction<'_>, old: &Path) -> Result<b
     if let Some(uuid) = meta::store_uuid(&old)? {
         meta::set_store_uuid(tx, uuid)?;
     }
+    // No pack tells of NARs that are gone.
+    if let Some(passed) = meta::first_revision(&old)?.checked_sub(1) {
+        meta::pass_revision(tx, passed)?;
+    }
     for table in ["caches", "cache_keys", "cache_public_keys", "tokens", "token_grants"] {
         let mut select = old.prepare(&format!("SELECT * FROM {table}"))?;
         // An index of before an update lacks columns.
