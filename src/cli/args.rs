@@ -18,7 +18,9 @@ use crate::client::host::Host;
 pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand};
 pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
 pub(super) use pins::{NewPinArgs, PinArgs, PinCommand};
-pub(super) use serving::{BackupArgs, FsckArgs, GcArgs, LogArgs, RestoreArgs, ServeArgs};
+pub(super) use serving::{
+    BackupArgs, FsckArgs, GcArgs, LogArgs, PathCommand, PathRmArgs, RestoreArgs, ServeArgs,
+};
 pub(super) use shell::{CompletionsArgs, ManArgs, ShellArg};
 pub(super) use tokens::{TokenCommand, TokenCreateArgs};
 pub(super) use user::{
@@ -49,6 +51,7 @@ On the box:
   log               Show who pushed what
   status            Show how the box is
   gc                Take away what nobody needs
+  path              Show and remove single paths
   fsck              Read and verify everything that is stored
   backup            Write index, keys, tokens and settings of the box to a file
   restore           Put a backup into the data folder of a stopped box
@@ -149,6 +152,9 @@ pub(super) enum Command {
     /// pushed or read longest ago, never one that another refers to. The box does it by itself too.
     #[command(after_help = examples::GC)]
     Gc(GcArgs),
+    /// Show and remove single paths
+    #[command(subcommand, after_help = examples::PATH)]
+    Path(PathCommand),
     /// Read and verify everything that is stored
     ///
     /// Asks the running box. With --rebuild-index the box must be stopped.

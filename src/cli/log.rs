@@ -54,7 +54,7 @@ async fn all(
 }
 
 /// A store path, its base name, or the hash part of it.
-fn parse_path(text: &str) -> anyhow::Result<StorePathHash> {
+pub(super) fn parse_path(text: &str) -> anyhow::Result<StorePathHash> {
     let base_name = text.trim_end_matches('/').rsplit('/').next().unwrap_or(text);
     let hash = base_name.split('-').next().unwrap_or(base_name);
     let wrong = |error| Complaint::usage(format!("'{text}' is no store path: {error}"));

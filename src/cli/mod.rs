@@ -20,6 +20,7 @@ mod near;
 mod nix_changes;
 mod output;
 mod pair;
+mod path;
 mod pin;
 mod progress;
 mod push;
@@ -81,6 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Log(args) => block_on(log::run(&context, args)),
         Command::Status => block_on(status::run(&context)),
         Command::Fsck(args) if args.rebuild_index => fsck::rebuild_index(&context, args.data),
+        Command::Path(command) => block_on(path::run(&context, command)),
         Command::Gc(args) => block_on(gc::run(&context, args)),
         Command::Fsck(_) => block_on(fsck::check(&context)),
         Command::Backup(args) => block_on(backup::run(&context, &args.file)),

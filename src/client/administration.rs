@@ -3,6 +3,7 @@
 
 mod caches;
 mod collection;
+mod paths;
 mod pins;
 mod status;
 mod tokens;
@@ -18,6 +19,7 @@ use crate::wire::message::AdminRequest;
 
 pub use caches::{CacheChanges, CacheFacts, KeyFacts, NewCache, RootPlace, SigningMode};
 pub use collection::{CollectionFacts, EndedCollection, LeavingPath, NewCollection, SpaceFacts};
+pub use paths::{PathFacts, RemovedPaths};
 pub use pins::{ArtifactFacts, NewPin, PinFacts, PinPage};
 pub use status::{
     BackupFacts, BoxStatus, CheckFacts, ClockFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts,
@@ -240,6 +242,28 @@ impl Administration {
     /// Starts a check of all stored records.
     pub async fn start_check(&self) -> Result<CheckFacts, AdminError> {
         read(&self.ask("POST", "/check", Vec::new()).await?)
+    }
+
+    /// What is known of a path.
+    pub async fn path(
+        &self,
+        cache: &CacheName,
+        path: StorePathHash,
+    ) -> Result<PathFacts, AdminError> {
+        self.get(&format!("/caches/{cache}/paths/{path}")).await
+    }
+
+    /// Takes a path out of a cache.
+    pub async fn remove_path(
+        &self,
+        cache: &CacheName,
+        path: StorePathHash,
+        with_referrers: bool,
+        purge: bool,
+    ) -> Result<RemovedPaths, AdminError> {
+        let how = format!("with_referrers={with_referrers}&purge={purge}");
+        let path = format!("/caches/{cache}/paths/{path}?{how}");
+        read(&self.ask("DELETE", &path, Vec::new()).await?)
     }
 
     /// Starts a collection.

@@ -18,6 +18,7 @@ pub mod metrics;
 mod narinfo_cache;
 pub mod pace;
 pub mod pairing;
+pub mod paths;
 pub mod pins;
 pub mod publish;
 pub mod push_log;
@@ -57,6 +58,7 @@ pub use lookup::{Lookup, NarBytes, NoFile, StoredFile};
 pub use metrics::Metrics;
 pub use narinfo_cache::NarInfoText;
 pub use pairing::{CreateCodeError, Pairing};
+pub use paths::Paths;
 pub use pins::{KnownPin, PinError, PinRequest, Pins};
 pub use publish::{AttachError, Begun, PublishError, Publisher, Upload};
 pub use push_log::{LoggedPush, PushLog};
@@ -101,6 +103,8 @@ pub struct Services {
     pub publish: Publisher,
     /// Makes, lists and removes pins.
     pub pins: Pins,
+    /// Knows single paths, and takes them out.
+    pub paths: Paths,
     /// Knows who pushed what.
     pub push_log: PushLog,
     /// Scrubs the store on request.
@@ -140,6 +144,7 @@ impl Services {
         let rate = admission.requests_per_second;
         let auth = Auth::open(store.clone(), device_id, rate).await?;
         let checks = Checks::new(store.clone(), Arc::clone(&narinfos));
+        let push_log = PushLog::new(store.clone(), auth.clone());
         let collections = Collections::new(
             store.clone(),
             caches.clone(),
@@ -155,7 +160,8 @@ impl Services {
             pairing: Pairing::new(tokens.clone()),
             tokens,
             pins: Pins::new(store.clone(), auth.clone(), caches.clone(), lookup.clone()),
-            push_log: PushLog::new(store.clone(), auth.clone()),
+            paths: Paths::new(store.clone(), Arc::clone(&narinfos), push_log.clone()),
+            push_log,
             auth,
             publish: Publisher::new(
                 store.clone(),

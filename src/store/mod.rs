@@ -52,7 +52,7 @@ pub use assemble::NarStream;
 pub use attachment::Attachment;
 pub use backup::{Backup, BackupProgress};
 pub use check::{CheckProgress, CheckReport};
-pub use collect::{CollectReport, CollectRequest, LeavingPath, OnLeft};
+pub use collect::{CollectReport, CollectRequest, LeavingPath, OnLeft, Removal, RemovePath};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
 pub use index::caches::{Cache, CacheId, CacheUpdate, NewCache, SigningMode};

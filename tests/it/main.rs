@@ -27,6 +27,7 @@ mod push_arguments;
 mod pins;
 mod quic_client;
 mod recorded_requests;
+mod removal;
 mod resume;
 mod samples;
 mod secrets;

@@ -20,6 +20,11 @@ Examples:
   larder fsck                                  the running box
   larder fsck --rebuild-index --data /srv/larder";
 
+pub(super) const PATH: &str = "\
+Examples:
+  larder path show main syd87l2rxw8cbsxmxl853h0r6pdwhwjr
+  larder path rm main /nix/store/…-secret --purge";
+
 pub(super) const GC: &str = "\
 Examples:
   larder gc                                    what no path has any more

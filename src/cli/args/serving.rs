@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::cli::duration::Since;
 use crate::formats::{BoxName, CacheName};
@@ -73,6 +73,39 @@ pub(in crate::cli) struct RestoreArgs {
     /// Take tokens and settings over to the packs of another store
     #[arg(long)]
     pub(in crate::cli) other_store: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum PathCommand {
+    /// Show what is known of a path
+    Show {
+        /// The cache
+        #[arg(value_name = "CACHE")]
+        cache: CacheName,
+        /// The store path, its base name or its hash part
+        #[arg(value_name = "PATH")]
+        path: String,
+    },
+    /// Take a path out of a cache
+    ///
+    /// It can be pushed again. One that others refer to, or that is pinned, stays.
+    Rm(PathRmArgs),
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct PathRmArgs {
+    /// The cache
+    #[arg(value_name = "CACHE")]
+    pub(in crate::cli) cache: CacheName,
+    /// The store path, its base name or its hash part
+    #[arg(value_name = "PATH")]
+    pub(in crate::cli) path: String,
+    /// Take out what refers to it too
+    #[arg(long)]
+    pub(in crate::cli) with_referrers: bool,
+    /// Take its bytes off the disk at once, as far as no other path has them
+    #[arg(long)]
+    pub(in crate::cli) purge: bool,
 }
 
 #[derive(Args, Debug)]

@@ -14,6 +14,7 @@
 mod mark;
 mod moving;
 mod plan;
+mod removal;
 mod sweep;
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use crate::formats::{StorePath, StorePathHash};
+use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::group::Group;
 use crate::store::index::caches::CacheId;
@@ -34,6 +36,8 @@ use crate::store::shared::Inner;
 use mark::Marks;
 use plan::Plan;
 
+pub(in crate::store) use removal::remove;
+pub use removal::{Removal, RemovePath};
 pub(in crate::store) use sweep::finish;
 
 /// Paths, or NARs, that leave in one commit.
@@ -122,6 +126,19 @@ pub(in crate::store) fn collect(
         "Collected"
     );
     Ok(report)
+}
+
+impl Store {
+    /// Takes a path out of its cache.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::CollectionRuns`], or whatever keeps the store from being read or written. If
+    /// the bytes could not be taken away then, the path is gone all the same.
+    pub async fn remove_path(&self, what: RemovePath) -> Result<Removal, StoreError> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || remove(&inner, what)).await?
+    }
 }
 
 /// Runs one step on the thread that writes, and notes how long that was held.

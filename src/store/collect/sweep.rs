@@ -1,5 +1,6 @@
 //! Emptying packs that have much in them that does not count.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -55,6 +56,28 @@ pub(super) fn sweep(
                 warn!(pack, error = %source, "Cannot read {path}; it is not collected");
             }
             Err(error) => return Err(error),
+        }
+    }
+    sweep.drop_nowhere()?;
+    sweep.forget_entries()
+}
+
+/// Empties those of `packs` that have chunks in them that do not count, however few.
+pub(super) fn purge(
+    inner: &Inner,
+    marks: &Arc<Marks>,
+    packs: &HashSet<u32>,
+    report: &mut CollectReport,
+) -> Result<(), StoreError> {
+    let mut sweep = Sweep { inner, marks, report, gone: Vec::new() };
+    let last = inner.shared.appender.position().pack;
+    if packs.contains(&last) {
+        inner.shared.appender.end_pack();
+        step(inner, &mut sweep.report.steps, |_group| Ok(()))?;
+    }
+    for (pack, of) in &marks.packs {
+        if *pack != NOWHERE.pack && packs.contains(pack) && of.dead_chunks > 0 {
+            sweep.empty(*pack)?;
         }
     }
     sweep.drop_nowhere()?;

@@ -37,7 +37,7 @@ pub(super) struct LogBody {
 }
 
 #[derive(Debug, Serialize)]
-struct PushBody {
+pub(super) struct PushBody {
     path: String,
     nar_size: u64,
     visible: bool,
@@ -88,7 +88,7 @@ pub(super) async fn show(
 }
 
 /// A store path, its base name, or the hash part of it.
-fn parse_path(text: &str) -> Result<StorePathHash, Problem> {
+pub(super) fn parse_path(text: &str) -> Result<StorePathHash, Problem> {
     let base_name = text.rsplit('/').next().unwrap_or(text);
     let hash = base_name.split('-').next().unwrap_or(base_name);
     StorePathHash::from_str(hash).map_err(|error| {

@@ -12,6 +12,7 @@ mod input;
 mod keys;
 mod log;
 mod pairing;
+mod paths;
 mod pins;
 mod problem;
 mod status;
@@ -67,6 +68,7 @@ fn for_owner() -> Router<Arc<Services>> {
         .route("/caches/{name}/keys/{key}/restore", post(keys::restore))
         .route("/caches/{name}/rotate-key", post(keys::rotate))
         .route("/caches/{name}/log", get(log::show))
+        .route("/caches/{name}/paths/{path}", get(paths::show).delete(paths::remove))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/pairing-codes", post(pairing::create))
