@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
@@ -93,8 +93,6 @@ struct Inner {
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     asked: Notify,
-    /// Counts collections that have ended.
-    ended: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -102,8 +100,9 @@ struct State {
     shown: CollectionState,
     /// What is asked for and has not begun.
     wanted: Option<CollectionRequest>,
-    /// Bytes that pushes wait for.
+    /// Bytes that pushes wait for, and whom to tell when that was tried.
     wanted_bytes: u64,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Collections {
@@ -113,9 +112,8 @@ impl Collections {
         narinfos: Arc<NarInfoCache>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (ended, _nobody_yet) = watch::channel(0);
         let (state, asked) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { store, caches, narinfos, metrics, state, asked, ended }))
+        Self(Arc::new(Inner { store, caches, narinfos, metrics, state, asked }))
     }
 
     /// Asks for a collection; it runs in the background.
@@ -156,12 +154,17 @@ impl Collections {
         self.0.store.space()
     }
 
-    /// Has a collection free so many bytes and waits for its end. It may find less.
+    /// Has a collection free so many bytes and waits for its end: of one that begins after this.
+    /// It may find less.
     pub(super) async fn make_room(&self, bytes: u64) {
-        let mut ended = self.0.ended.subscribe();
-        self.lock().wanted_bytes += bytes;
+        let (tell, told) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            state.wanted_bytes += bytes;
+            state.waiting.push(tell);
+        }
         self.0.asked.notify_one();
-        let _box_stops = ended.changed().await;
+        let _box_stops = told.await;
     }
 
     /// Runs the collections that are due or asked for, for ever. When it is dropped one under way
@@ -177,15 +180,31 @@ impl Collections {
                 () = self.0.asked.notified() => {}
             }
             self.run_once().await;
+            while self.is_wanted() {
+                self.run_once().await;
+            }
         }
     }
 
+    fn is_wanted(&self) -> bool {
+        let state = self.lock();
+        state.wanted.is_some() || !state.waiting.is_empty()
+    }
+
+    /// Runs what was asked for; else makes room for the pushes that wait for it.
     async fn run_once(&self) {
-        let (request, wanted_bytes, started_at) = {
+        let (request, wanted_bytes, waiting, started_at) = {
             let mut state = self.lock();
-            let request = state.wanted.take().unwrap_or_default();
             let since = *state.shown.running_since.get_or_insert_with(clock::now);
-            (request, std::mem::take(&mut state.wanted_bytes), since)
+            match state.wanted.take() {
+                // It may be a dry run, or of one cache: that makes nobody room.
+                Some(request) => (request, 0, Vec::new(), since),
+                None => {
+                    let bytes = std::mem::take(&mut state.wanted_bytes);
+                    let waiting = std::mem::take(&mut state.waiting);
+                    (CollectionRequest::default(), bytes, waiting, since)
+                }
+            }
         };
         let dry_run = request.dry_run;
         let result = self.collect(request, wanted_bytes).await;
@@ -195,7 +214,9 @@ impl Collections {
         let result = result.map_err(|error| Chain(&error).to_string());
         let ended = EndedCollection { started_at, ended_at: clock::now(), dry_run, result };
         self.lock().shown = CollectionState { running_since: None, last: Some(ended) };
-        self.0.ended.send_modify(|count| *count += 1);
+        for tell in waiting {
+            let _may_be_gone = tell.send(());
+        }
     }
 
     async fn collect(

@@ -114,13 +114,14 @@ impl Paths {
         purge: bool,
     ) -> Result<RemovedPaths, RemovePathError> {
         let what = RemovePath { cache: cache.id, path, with_referrers, purge };
-        match self.store.remove_path(what).await? {
+        let narinfos = Arc::clone(&self.narinfos);
+        let left = Arc::new(move |paths: &[_]| paths.iter().for_each(|it| narinfos.forget(*it)));
+        match self.store.remove_path(what, left).await? {
             Removal::NoSuchPath => Err(RemovePathError::NoSuchPath(cache.name.clone())),
             Removal::Needed(referrers) => Err(RemovePathError::Needed(referrers)),
             Removal::Pinned(pinned) => Err(RemovePathError::Pinned(pinned)),
             Removal::Changed => Err(RemovePathError::Changed),
             Removal::Removed { paths, freed_bytes } => {
-                paths.iter().for_each(|path| self.narinfos.forget(path.hash()));
                 for path in &paths {
                     info!(cache = %cache.name, %path, purge, "Removed {path}");
                 }

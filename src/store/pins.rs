@@ -1,6 +1,6 @@
 //! Pins, for those who hold the store: made, listed, removed, ended.
 
-use crate::formats::{FilePath, Keep, PinName, StorePath, StorePathHash};
+use crate::formats::{FilePath, Keep, PinName, StorePath};
 use crate::store::error::StoreError;
 use crate::store::group::Group;
 use crate::store::index::caches::CacheId;
@@ -69,11 +69,6 @@ impl Store {
         name: PinName,
     ) -> Result<Option<Pin>, StoreError> {
         self.0.readers.run(move |connection| pins::newest(connection, cache, &name)).await
-    }
-
-    /// The paths of a cache that a pin holds, each once.
-    pub async fn pinned_paths(&self, cache: CacheId) -> Result<Vec<StorePathHash>, StoreError> {
-        self.0.readers.run(move |connection| pins::roots(connection, cache)).await
     }
 
     /// Removes a pin; how many revisions it had. 0: there is none.

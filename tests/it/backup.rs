@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::fixture::ending::assert_end;
 use crate::fixture::larder::{TestBox, copy_folder};
 use crate::fixture::nix::NixStore;
 use crate::fixture::served::{assert_served, get, narinfo};
@@ -49,15 +49,6 @@ impl Case {
         for end in ["", "-wal", "-shm"] {
             let _none = fs::remove_file(self.larder.data().join(format!("larder.db{end}")));
         }
-    }
-}
-
-#[track_caller]
-fn assert_end(output: &Output, code: i32, words: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} is not in: {said}");
     }
 }
 

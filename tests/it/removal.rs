@@ -60,6 +60,22 @@ fn a_purged_path_is_gone_from_the_disk_and_comes_back_by_no_way() {
 }
 
 #[test]
+fn what_somebody_sent_who_may_not_read_it_is_purged_too() {
+    let (nix, larder) = (NixStore::new(), TestBox::start());
+    larder.create_cache("team", &["--private"]);
+    // Who may write and not read is remembered for a day as the one who sent it.
+    let writer = larder.create_token(&["team:write"]);
+    let secret = nix.big_path("secret", 1 << 20);
+    let mut push = larder.command(["push", "team", &secret.to_absolute()]);
+    let pushed = push.env("LARDER_AUTH_TOKEN", writer).output().unwrap();
+    assert!(pushed.status.success(), "{}", error(&pushed));
+    let bytes = fs::read(Path::new(&secret.to_absolute()).join("data")).unwrap();
+    assert!(is_below(&larder.data(), &bytes[500_000..500_032]));
+    larder.json(["path", "rm", "team", &secret.to_absolute(), "--purge"]);
+    assert!(!is_below(&larder.data(), &bytes[500_000..500_032]));
+}
+
+#[test]
 fn what_another_cache_has_too_is_left_to_it() {
     let (nix, larder) = (NixStore::new(), TestBox::start());
     let key = larder.create_cache("ci", &[]);

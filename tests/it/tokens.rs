@@ -12,6 +12,7 @@ use larder::wire::message::{ClientMessage, Offer};
 use larder::wire::{DeviceId, Refusal, RefusalCode, TokenText};
 use serde_json::Value;
 
+use crate::fixture::ending::assert_end;
 use crate::fixture::larder::TestBox;
 use crate::fixture::nix::NixStore;
 use crate::fixture::raw_quic::{Heard, RawClient, RawStream, device_key};
@@ -31,15 +32,6 @@ fn token(larder: &TestBox, right: &str, more: &[&str]) -> (String, String) {
 fn run_as(larder: &TestBox, token: &str, args: &[&str]) -> Output {
     let mut command = larder.command(args);
     command.env("LARDER_AUTH_TOKEN", token).stdin(Stdio::null()).output().unwrap()
-}
-
-#[track_caller]
-fn assert_end(output: &Output, code: i32, words: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} is not in: {said}");
-    }
 }
 
 /// A push that has begun, and whose box waits for the first batch.

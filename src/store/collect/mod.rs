@@ -105,8 +105,9 @@ pub(in crate::store) fn collect(
     // uses is wanted as it is.
     inner.writer.run_blocking(|group| group.shared.uses.write(group))?;
     let plan = Plan::make(inner, request)?;
-    let mut report = CollectReport { paths: plan.leaving.clone(), ..CollectReport::default() };
+    let mut report = CollectReport::default();
     if request.dry_run {
+        report.paths = plan.leaving;
         report.nars = plan.nars;
         report.chunks = plan.dead_chunks;
         report.freed_bytes = plan.dead_bytes;
@@ -134,10 +135,11 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::CollectionRuns`], or whatever keeps the store from being read or written. If
-    /// the bytes could not be taken away then, the path is gone all the same.
-    pub async fn remove_path(&self, what: RemovePath) -> Result<Removal, StoreError> {
+    /// the bytes could not be taken away then, the path is gone all the same. `left` is told of
+    /// the paths as soon as they are.
+    pub async fn remove_path(&self, what: RemovePath, left: OnLeft) -> Result<Removal, StoreError> {
         let inner = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || remove(&inner, what)).await?
+        tokio::task::spawn_blocking(move || remove(&inner, what, &*left)).await?
     }
 }
 

@@ -10,7 +10,8 @@ use crate::store::collect::mark::Marks;
 use crate::store::collect::{CollectReport, remove_nars, remove_path, step, sweep};
 use crate::store::error::StoreError;
 use crate::store::index::caches::CacheId;
-use crate::store::index::{cache_chunks, chunks, paths, pins, visibility};
+use crate::store::index::numbers::ChunkNumber;
+use crate::store::index::{cache_chunks, chunks, paths, pins, uploads, visibility};
 use crate::store::shared::Inner;
 
 /// A path that is to go.
@@ -47,7 +48,11 @@ pub enum Removal {
 }
 
 /// Removes a path. Blocking; reads all references of the cache.
-pub(in crate::store) fn remove(inner: &Inner, what: RemovePath) -> Result<Removal, StoreError> {
+pub(in crate::store) fn remove(
+    inner: &Inner,
+    what: RemovePath,
+    left: &dyn Fn(&[StorePathHash]),
+) -> Result<Removal, StoreError> {
     let _raised = inner.shared.barrier.raise().ok_or(StoreError::CollectionRuns)?;
     // The group that is being committed may have begun before the barrier was up.
     inner.writer.run_blocking(|_group| Ok(()))?;
@@ -64,7 +69,9 @@ pub(in crate::store) fn remove(inner: &Inner, what: RemovePath) -> Result<Remova
     if !take_out(inner, what.cache, &found, &mut report.steps)? {
         return Ok(Removal::Changed);
     }
+    left(&found.paths.iter().map(StorePath::hash).collect::<Vec<_>>());
     if what.purge {
+        forget_uploads(inner, &found.chunks, &mut report.steps)?;
         remove_nars(inner, &mut report.steps)?;
         let marks = Arc::new(Marks::read(inner, &HashSet::new())?);
         sweep::purge(inner, &marks, &found.packs, &mut report)?;
@@ -95,6 +102,24 @@ fn take_out(
     })
 }
 
+/// Chunks at a time of which it is forgotten who sent them.
+const CHUNKS_AT_A_TIME: usize = 512;
+
+/// Forgets who sent these chunks: what somebody sent within a day stays, and would stay here.
+fn forget_uploads(
+    inner: &Inner,
+    numbers: &[ChunkNumber],
+    steps: &mut Vec<Duration>,
+) -> Result<(), StoreError> {
+    for some in numbers.chunks(CHUNKS_AT_A_TIME) {
+        let some = some.to_vec();
+        step(inner, steps, move |group| {
+            some.iter().try_for_each(|number| uploads::forget(group.tx, *number))
+        })?;
+    }
+    Ok(())
+}
+
 /// What is there of a path, and what goes with it.
 struct Found {
     /// What would go: referrers before what they refer to, the path last.
@@ -103,7 +128,8 @@ struct Found {
     pinned: Option<StorePath>,
     /// Which of them hidden paths that stay have to wait for, and these.
     waiting: Vec<(StorePathHash, StorePathHash)>,
-    /// Packs that have chunks of them.
+    /// Their chunks, and the packs that have them.
+    chunks: Vec<ChunkNumber>,
     packs: HashSet<u32>,
 }
 
@@ -133,13 +159,19 @@ impl Found {
                 }
             })?;
             let roots = pins::roots(connection, cache)?;
-            let mut found =
-                Self { paths: Vec::new(), pinned: None, waiting, packs: HashSet::new() };
+            let mut found = Self {
+                paths: Vec::new(),
+                pinned: None,
+                waiting,
+                chunks: Vec::new(),
+                packs: HashSet::new(),
+            };
             for hash in going.iter().rev() {
                 let Some(record) = paths::get(connection, cache, *hash)? else { continue };
                 let numbers = cache_chunks::chunks_of(connection, record.nar.id)?;
                 let rows = chunks::rows(connection, &numbers)?.into_iter().flatten();
                 found.packs.extend(rows.map(|row| row.location.pack));
+                found.chunks.extend(numbers);
                 if roots.contains(hash) {
                     found.pinned = Some(record.info.store_path.clone());
                 }

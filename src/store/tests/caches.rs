@@ -10,7 +10,7 @@ use crate::store::{
     StoreOptions, rebuild_index,
 };
 
-fn update_of(cache: &Cache) -> CacheUpdate {
+pub(super) fn update_of(cache: &Cache) -> CacheUpdate {
     CacheUpdate {
         is_public: cache.is_public,
         signing: cache.signing,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::caches::update_of;
 use super::{NOW, TestNar, TestStore, copy_folder, flip, new_cache, options_at};
 use crate::store::{
     Cache, CacheUpdate, NewToken, RestoreOptions, RestoreReport, Store, StoreError, StoreOptions,
@@ -27,15 +28,7 @@ impl TestStore {
     }
 
     async fn publish(&self, cache: &Cache, is_public: bool) {
-        let update = CacheUpdate {
-            is_public,
-            signing: cache.signing,
-            priority: cache.priority,
-            root_position: cache.root_position,
-            description: cache.description.clone(),
-            first_key: None,
-            public_keys: Vec::new(),
-        };
+        let update = CacheUpdate { is_public, ..update_of(cache) };
         self.store.change_cache(cache.id, update).await.unwrap();
     }
 
