@@ -10,6 +10,7 @@ mod caches;
 mod cli;
 mod clock;
 mod config;
+mod errors;
 mod fixture;
 mod formats;
 mod gc;
