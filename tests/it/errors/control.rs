@@ -18,8 +18,8 @@ const FIRED: u64 = 5;
 const OVERFLOW: u64 = 6;
 
 /// Kinds of calls, as in `shim.c`.
-pub(super) const OPEN_READ: u64 = 1;
-pub(super) const ALL: u64 = 1023;
+const OPEN_READ: u64 = 1;
+const ALL: u64 = 1023;
 const OPEN_WRITE: u64 = 2;
 const CREATE: u64 = 4;
 const SYNC: u64 = 16;
@@ -36,6 +36,13 @@ pub(super) struct Fault {
     pub(super) name: &'static str,
     number: u64,
     kinds: u64,
+}
+
+impl Fault {
+    /// Whether also what is only opened to be read may fail.
+    pub(super) const fn is_met_by_readers(self) -> bool {
+        self.kinds & OPEN_READ != 0
+    }
 }
 
 pub(super) const FAULTS: [Fault; 4] = [

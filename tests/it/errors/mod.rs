@@ -25,6 +25,9 @@ use crate::errors::site::{Prepared, Site};
 /// Cases at a time: most of a case is waiting.
 const WORKERS: usize = 8;
 
+/// Broken promises of one kind after which no more is learnt.
+const FAILURES_MAX: usize = 8;
+
 /// What is done to a box.
 #[derive(Clone, Copy)]
 struct Case<'a> {
@@ -62,6 +65,10 @@ fn run(prepared: &Prepared, case: Case<'_>) -> Outcome {
     let claims = (scene.act)(&mut site);
     if let Some(larder) = &mut site.larder {
         assert!(larder.is_running(), "the box ended by itself:\n{}", larder.log());
+        if fault.is_met_by_readers() && !goes_on {
+            // A read that fails once is broken off, which nobody takes for an answer.
+            site.disturb_readers();
+        }
         if scene.has_kept() {
             site.assert_kept("while it lasts");
         }
@@ -123,7 +130,7 @@ impl Series {
             if let Err(why) = results.note(&case.name(), outcome, started.elapsed()) {
                 failures.push(format!("{}: {why}", case.name()));
             }
-            if is_last {
+            if is_last || failures.len() >= FAILURES_MAX {
                 break;
             }
         }

@@ -78,13 +78,11 @@ fn manage(site: &mut Site<'_>) -> Vec<Claim> {
         let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         claims.push(Claim::Token(made["secret"].as_str().unwrap().to_owned()));
     }
-    if site.run(&["cache", "set", "fresh", "--private"]).is_none() && made {
+    if made && site.run(&["cache", "delete", "ci", "--yes"]).is_some() {
+        claims.push(Claim::NoCache("ci"));
+    }
+    if made && site.run(&["cache", "set", "fresh", "--private"]).is_some() {
         claims.push(Claim::Cache("fresh"));
-    } else if made {
-        match site.run(&["cache", "delete", "fresh", "--yes"]) {
-            Some(_) => claims.push(Claim::NoCache("fresh")),
-            None => {}
-        }
     }
     claims
 }

@@ -16,6 +16,8 @@ use crate::fixture::nix::NixStore;
 /// What cases begin with, made once.
 pub(super) struct Prepared {
     folder: TempDir,
+    /// Removed with what is in it when this is dropped.
+    _nix: NixStore,
     nars: BTreeMap<String, Vec<u8>>,
     /// Served in `main` from the beginning.
     pub(super) kept: Vec<StorePath>,
@@ -40,7 +42,7 @@ impl Prepared {
         let nars = all.map(|path| (path.to_absolute(), nix.dump(path))).collect();
         let folder = TempDir::with_prefix("larder-errors").unwrap();
         let shim = build_shim(folder.path());
-        let prepared = Self { folder, nars, kept, old, new, after, shim };
+        let prepared = Self { folder, _nix: nix, nars, kept, old, new, after, shim };
         prepared.make_folders();
         prepared
     }
@@ -205,10 +207,22 @@ impl<'a> Site<'a> {
     fn get(&self, url: &str) -> Result<Option<Vec<u8>>, String> {
         match ureq::get(&self.the_box().url(url)).call() {
             Ok(mut answer) => answer.body_mut().read_to_vec().map(Some),
-            Err(ureq::Error::StatusCode(404)) => return Ok(None),
+            // 401: there is no such cache.
+            Err(ureq::Error::StatusCode(404 | 401)) => return Ok(None),
             Err(error) => Err(error),
         }
         .map_err(|error| format!("{url}: {error}"))
+    }
+
+    /// Reads everything; what is read is right.
+    pub(super) fn disturb_readers(&self) {
+        let Prepared { kept, old, new, .. } = self.prepared;
+        let in_main = kept.iter().chain(new).map(|path| ("main", path));
+        for (cache, path) in in_main.chain(old.iter().map(|path| ("ci", path))) {
+            if let Ok(Some(nar)) = self.fetch(cache, path) {
+                assert!(nar == self.prepared.nars[&path.to_absolute()], "{path} has other bytes");
+            }
+        }
     }
 
     /// A path is served, and it is what Nix dumps.
