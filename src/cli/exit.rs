@@ -303,6 +303,14 @@ fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         Some(StoreError::Locked { .. }) => {
             Some("stop that one first, with Ctrl-C or 'systemctl stop larder'")
         }
+        Some(error) if error.is_no_space() => Some(
+            "make room on the disk of the data folder, and start it again (systemd does so by itself); \
+             what was acknowledged is safe",
+        ),
+        Some(error) if error.is_of_disk() => Some(
+            "the data folder must be mounted, writable and the user's who runs this; 'dmesg' tells of a \
+             disk that fails. Start it again then (systemd does so by itself)",
+        ),
         Some(StoreError::OtherStore { .. }) => Some(
             "restore it into an empty folder; --other-store takes its tokens and settings over to \
              the packs that are there",

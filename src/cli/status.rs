@@ -65,6 +65,10 @@ fn text(status: &BoxStatus) -> String {
     if let Some(clock) = status.clock.as_ref().filter(|clock| !clock.trusted) {
         shown.push(("CLOCK", clock_text(clock, status.now)));
     }
+    if let Some(problem) = &status.disk_problem {
+        let sentence = "pushes are refused until the disk can be written again";
+        shown.push(("DISK FAILS", format!("{problem}; {sentence}")));
+    }
     if let Some(problem) = &status.certificate_problem {
         shown.push(("HTTPS", problem.clone()));
     }

@@ -42,6 +42,8 @@ pub struct StatusReport {
     pub clock: ClockState,
     /// What is wrong with the certificate for HTTPS, if anything.
     pub certificate_problem: Option<String>,
+    /// What the disk of the data folder refused, until it takes bytes again.
+    pub disk_problem: Option<String>,
 }
 
 /// Knows how the box is.
@@ -116,6 +118,7 @@ impl Status {
             store: self.count_store().await?,
             clock: self.0.clock.state(),
             certificate_problem: self.0.certificate.get().and_then(|watch| watch.0()),
+            disk_problem: self.disk_problem(),
         })
     }
 
@@ -136,6 +139,17 @@ impl Status {
     /// [`StoreError`] if it does not.
     pub async fn check_ready(&self) -> Result<(), StoreError> {
         self.0.store.caches().await.map(drop)
+    }
+
+    /// What the disk of the data folder refused, for people, until it takes bytes again.
+    #[must_use]
+    pub fn disk_problem(&self) -> Option<String> {
+        self.0.store.trouble()
+    }
+
+    /// Tries whether the disk takes bytes again, if it did not.
+    pub(super) async fn try_disk(&self) {
+        self.0.store.try_disk().await;
     }
 
     /// Counts what is in the store, for the metrics too.

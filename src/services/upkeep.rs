@@ -21,6 +21,9 @@ const USES_EVERY: Duration = Duration::from_secs(10 * 60);
 /// it stops does not count, so a key is retired late, never early.
 const KEYS_EVERY: Duration = Duration::from_secs(3600);
 
+/// How often it is tried whether a disk that refused something takes bytes again.
+const DISK_EVERY: Duration = Duration::from_secs(5);
+
 /// How often it is looked at what the wall clock does.
 const CLOCK_EVERY: Duration = Duration::from_secs(60);
 
@@ -36,6 +39,8 @@ pub async fn run(services: Services, stop: CancellationToken) {
     uses.reset();
     uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut clock = interval(CLOCK_EVERY);
+    let mut disk = interval(DISK_EVERY);
+    disk.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // A tick comes at once.
     keys.reset();
     keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -57,6 +62,7 @@ pub async fn run(services: Services, stop: CancellationToken) {
                         warn!(error = %Chain(&error), "Cannot write down which paths were read");
                     }
                 }
+                _ = disk.tick() => services.status.try_disk().await,
                 _ = clock.tick() => keep_clock(&services, false).await,
                 _ = count.tick() => {
                     if let Err(error) = services.status.count_store().await {

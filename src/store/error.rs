@@ -77,6 +77,18 @@ pub enum StoreError {
         /// What is wrong with it.
         source: BackupError,
     },
+    /// The index that is to be made anew cannot be read just now, and what no pack has is in it.
+    #[error(
+        "{} cannot be read, and the keys and tokens in it are in no pack; nothing was changed: try \
+         again when its disk is sound, or move it out of the data folder to do without them",
+        index.display()
+    )]
+    OldIndex {
+        /// The index.
+        index: PathBuf,
+        /// Why it cannot be read.
+        source: Box<StoreError>,
+    },
     /// The file has a good checksum, and lacks what a backup has.
     #[error("{} cannot be restored: it does not have {what}", path.display())]
     BackupLacks {
@@ -248,6 +260,24 @@ impl StoreError {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Index(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+
+    /// Whether the disk of the data folder refused to be written or read: full, failing,
+    /// read-only, gone, or somebody else's. The same call may succeed when that has ended.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure,
+        };
+        match self {
+            Self::CommitFailed(cause) => cause.is_of_disk(),
+            Self::Pack(PackError::File { .. }) | Self::File { .. } | Self::TakenBack => true,
+            Self::Index(error) => matches!(
+                error.sqlite_error_code(),
+                Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
+            ),
             _ => false,
         }
     }

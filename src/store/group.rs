@@ -111,6 +111,7 @@ impl<'a> Committer<'a> {
         let mut answers = Vec::with_capacity(jobs.len());
         let failed = self.try_commit(jobs, &mut answers).err().map(Arc::new);
         if let Some(error) = &failed {
+            self.shared.trouble.note(error);
             error!(error = %error, "A commit failed; nothing of it was kept");
         }
         for answer in answers {

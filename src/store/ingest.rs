@@ -369,11 +369,9 @@ impl Ingest {
                 },
                 None => None,
             };
-            let AppendOutcome::Stored { row, fresh_bytes } =
-                shared.pending.append(&shared.appender, new, departures)?
-            else {
-                continue;
-            };
+            let appended = shared.pending.append(&shared.appender, new, departures);
+            let appended = appended.inspect_err(|error| shared.trouble.note(error))?;
+            let AppendOutcome::Stored { row, fresh_bytes } = appended else { continue };
             if let Some(damaged) = damaged {
                 heal::replace(&self.inner, &damaged, &row)?;
             }

@@ -266,14 +266,17 @@ pub(in crate::store) fn write_whole(
     bytes: &[u8],
 ) -> Result<(), StoreError> {
     let (beside, path) = (root.join("tmp").join(name), root.join(name));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&beside).map_err(StoreError::file("make", &beside))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(StoreError::file("write", &beside))?;
+    write_synced(&beside, bytes)?;
     fs::rename(&beside, &path).map_err(StoreError::file("rename", &path))?;
     sync_folder(root)
+}
+
+/// Writes a file of 0600 and syncs it, but not its name.
+pub(in crate::store) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).map_err(StoreError::file("make", path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StoreError::file("write", path))
 }
 
 fn empty(folder: &Path) -> Result<(), StoreError> {

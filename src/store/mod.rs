@@ -34,6 +34,7 @@ mod restore;
 mod shared;
 mod space;
 mod stats;
+mod trouble;
 mod uses;
 mod writer;
 #[cfg(test)]

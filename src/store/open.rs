@@ -36,6 +36,7 @@ use crate::store::rebuild;
 use crate::store::replay::Replay;
 use crate::store::shared::{Inner, Shared};
 use crate::store::space::Room;
+use crate::store::trouble::Trouble;
 use crate::store::uses::Uses;
 use crate::store::writer::Writer;
 
@@ -77,6 +78,7 @@ pub(in crate::store) fn open(
         leases: Arc::new(Leases::default()),
         barrier: Barrier::default(),
         uses: Uses::after(meta::uses(&connection)?),
+        trouble: Trouble::default(),
         chunks: index,
         appender,
         folder,

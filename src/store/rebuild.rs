@@ -42,6 +42,14 @@ pub fn rebuild_index(
         let mut connection = db::open_writer(&growing)?;
         let tx = connection.transaction()?;
         let carried = carry_over(&tx, &folder.index());
+        // An index that is damaged has no more to give. One that the disk does not show just now,
+        // or that there is no room to copy from, has.
+        let carried = match carried {
+            Err(error) if error.is_of_disk() => {
+                return Err(StoreError::OldIndex { index: folder.index(), source: error.into() });
+            }
+            carried => carried,
+        };
         if let Err(error) = &carried {
             warn!(error = %error, "The old index cannot be read; keys and tokens must come from the backup");
         }

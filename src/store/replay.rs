@@ -37,7 +37,7 @@ use crate::store::index::{
 };
 use crate::store::pack::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::store::pack::scan::Found;
-use crate::store::pack::{Kind, Location, PackReader, Position, Wanted, payload};
+use crate::store::pack::{Kind, Location, PackError, PackReader, Position, Wanted, payload};
 use crate::wire::message::ChunkId;
 
 /// Where a chunk is that no pack has in sound form; there is no pack 0.
@@ -141,7 +141,8 @@ impl<'a> Replay<'a> {
                 for at in records {
                     match reader.read(Wanted { kind, location: at, id: None }) {
                         Ok(bytes) => self.apply(kind, at, &bytes)?,
-                        Err(error) if error.is_damage() => self.cannot_be_understood(at),
+                        Err(PackError::Damaged { .. }) => self.cannot_be_understood(at),
+                        // The scan has read it a moment ago. A path is not given up because of it.
                         Err(error) => return Err(error.into()),
                     }
                     self.pause()?;

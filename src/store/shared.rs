@@ -19,6 +19,7 @@ use crate::store::leases::Leases;
 use crate::store::pack::{Appender, Kind, PackReader, Wanted};
 use crate::store::pending::Pending;
 use crate::store::space::Room;
+use crate::store::trouble::Trouble;
 use crate::store::uses::Uses;
 use crate::store::writer::Writer;
 use crate::wire::message::ChunkId;
@@ -35,6 +36,7 @@ pub(in crate::store) struct Shared {
     pub(in crate::store) leases: Arc<Leases>,
     pub(in crate::store) barrier: Barrier,
     pub(in crate::store) uses: Uses,
+    pub(in crate::store) trouble: Trouble,
 }
 
 /// The open store. Jobs of the writer must not hold it: its drop waits for the writer.

@@ -34,6 +34,10 @@ pub struct StoreStats {
 
 /// Counts. Blocking; reads the folder of the packs and some index pages.
 pub(in crate::store) fn read(inner: &Inner) -> Result<StoreStats, StoreError> {
+    read_all(inner).inspect_err(|error| inner.shared.trouble.note(error))
+}
+
+fn read_all(inner: &Inner) -> Result<StoreStats, StoreError> {
     let mut stats = inner.readers.read(count)?;
     stats.chunks_leased = u64::try_from(inner.shared.leases.count()).unwrap_or(u64::MAX);
     let folder = inner.shared.folder.packs();

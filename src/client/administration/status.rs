@@ -35,6 +35,8 @@ pub struct BoxStatus {
     pub clock: Option<ClockFacts>,
     /// What is wrong with the certificate for HTTPS, if anything.
     pub certificate_problem: Option<String>,
+    /// What the disk of its data folder refused, if it takes no bytes.
+    pub disk_problem: Option<String>,
 }
 
 /// Whether a box's clock is believed.

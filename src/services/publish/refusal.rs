@@ -77,7 +77,13 @@ fn of_store(error: &StoreError) -> Refusal {
         );
     }
     error!(error = %Chain(error), "The store failed during a push");
-    Refusal::new(RefusalCode::Internal, "the box's store failed; its log says how")
+    let sentence = if error.is_of_disk() {
+        "the box cannot write to its disk; 'larder status' and its log say why. It goes on taking \
+         pushes by itself as soon as it can"
+    } else {
+        "the box's store failed; its log says how"
+    };
+    Refusal::new(RefusalCode::Internal, sentence)
 }
 
 #[cfg(test)]

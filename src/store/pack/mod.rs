@@ -87,8 +87,10 @@ impl PackError {
     pub(in crate::store) fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } => true,
-            Self::File { source, .. } => {
-                source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(EIO)
+            Self::File { action, source, .. } => {
+                source.kind() == io::ErrorKind::NotFound
+                    // One that cannot be opened is a fault of more than these bytes.
+                    || (*action == "read" && source.raw_os_error() == Some(EIO))
             }
             _ => false,
         }
@@ -101,9 +103,17 @@ impl PackError {
 
     fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::File { action, path, source }
+        move |source| {
+            // Nothing is lost with a folder that is not there: its disk is.
+            let is_away = source.kind() == io::ErrorKind::NotFound
+                && path.parent().is_some_and(|folder| !folder.exists());
+            let source = if is_away { io::Error::other(FOLDER_AWAY) } else { source };
+            Self::File { action, path, source }
+        }
     }
 }
+
+const FOLDER_AWAY: &str = "its folder is not there; the disk that it is on has to be mounted";
 
 /// Linux's number for "the medium cannot be read".
 const EIO: i32 = 5;

@@ -19,9 +19,15 @@ pub(super) async fn healthz() -> Response {
     fresh(short_text(StatusCode::OK, "ok\n"))
 }
 
-/// `GET /readyz`: the store answers too. The one place that says 503, as no Nix asks for it.
+/// `GET /readyz`: the store answers too. The one place that says 503, as no Nix asks for it. A box
+/// that can be read and not written is ready, and says so: readers are what it must not lose.
 pub(super) async fn readyz(State(services): SharedServices) -> Response {
     match services.status.check_ready().await {
+        Ok(()) if services.status.disk_problem().is_some() => {
+            let text =
+                "ready for readers; pushes are refused, as the data folder cannot be written\n";
+            fresh(short_text(StatusCode::OK, text))
+        }
         Ok(()) => fresh(short_text(StatusCode::OK, "ready\n")),
         Err(error) => {
             error!(error = %Chain(&error), "The store does not answer");

@@ -79,7 +79,8 @@ impl Results {
             Err(panic) => ("failed", message_of(&**panic)),
         };
         let what = what.replace(['\n', '\t'], " ");
-        let line = format!("{}\t{case}\t{result}\t{:.1}\t{what}\n", self.commit, took.as_secs_f64());
+        let line =
+            format!("{}\t{case}\t{result}\t{:.1}\t{what}\n", self.commit, took.as_secs_f64());
         print!("{line}");
         if let Some(file) = &self.file {
             let mut file = File::options().create(true).append(true).open(file).unwrap();

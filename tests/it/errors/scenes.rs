@@ -114,14 +114,19 @@ fn collect(site: &mut Site<'_>) -> Vec<Claim> {
 fn back_up(site: &mut Site<'_>) -> Vec<Claim> {
     let file = site.data().with_file_name("made.backup");
     let made = site.run(&["backup", &file.display().to_string()]).is_some();
-    assert_eq!(made, file.exists(), "a backup that failed leaves no file, and one that did not does");
+    assert_eq!(
+        made,
+        file.exists(),
+        "a backup that failed leaves no file, and one that did not does"
+    );
     if made {
         // It is whole: a box can be made from it.
         let data = site.data().with_file_name("from-backup");
         let control = site.control.variables();
         let [file, data] = [file, data].map(|path| path.display().to_string());
         let folder = site.data().with_file_name("");
-        let mut command = crate::fixture::larder::command(&folder, ["restore", &file, "--data", &data]);
+        let mut command =
+            crate::fixture::larder::command(&folder, ["restore", &file, "--data", &data]);
         let output = command.envs(control).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -40,8 +40,22 @@ impl Problem {
     /// Something of ours failed: the cause goes to the log, not to a stranger.
     pub(super) fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         error!(error = %Chain(cause), "An administrative request failed");
-        let detail = "the box could not do it; its log says why";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        let causes = std::iter::successors(Some(cause), |cause| cause.source());
+        match causes.filter_map(|cause| cause.downcast_ref::<StoreError>()).next() {
+            Some(error) if error.is_no_space() => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "the box's disk is full; 'larder status' shows what takes the space",
+            ),
+            Some(error) if error.is_of_disk() => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the box's disk fails or cannot be written; 'larder status' and \
+                 the box's log say why",
+            ),
+            _ => {
+                let detail = "the box could not do it; its log says why";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            }
+        }
     }
 
     pub(super) fn to_json(&self) -> Vec<u8> {

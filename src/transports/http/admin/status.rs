@@ -28,6 +28,7 @@ pub(super) struct StatusBody {
     space: SpaceBody,
     clock: ClockBody,
     certificate_problem: Option<String>,
+    disk_problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +102,7 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         store,
         clock: ClockState { trusted, pause_left, problem },
         certificate_problem,
+        disk_problem,
     } = services.status.report().await?;
     Ok(Json(StatusBody {
         version,
@@ -117,5 +119,6 @@ pub(super) async fn show(State(services): SharedServices) -> Result<Json<StatusB
         space: services.collections.space()?.into(),
         clock: ClockBody { trusted, pause_left, problem },
         certificate_problem,
+        disk_problem,
     }))
 }
