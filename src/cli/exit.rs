@@ -299,19 +299,23 @@ fn hint_of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(FetchBackupError::Exists { .. }) = cause.downcast_ref() {
         return Some("give it another name, such as one with the date in it");
     }
-    match cause.downcast_ref() {
-        Some(StoreError::Locked { .. }) => {
+    cause.downcast_ref().and_then(hint_of_store)
+}
+
+fn hint_of_store(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::Locked { .. } => {
             Some("stop that one first, with Ctrl-C or 'systemctl stop larder'")
         }
-        Some(error) if error.is_no_space() => Some(
+        error if error.is_no_space() => Some(
             "make room on the disk of the data folder, and start it again (systemd does so by itself); \
              what was acknowledged is safe",
         ),
-        Some(error) if error.is_of_disk() => Some(
+        error if error.is_of_disk() => Some(
             "the data folder must be mounted, writable and the user's who runs this; 'dmesg' tells of a \
              disk that fails. Start it again then (systemd does so by itself)",
         ),
-        Some(StoreError::OtherStore { .. }) => Some(
+        StoreError::OtherStore { .. } => Some(
             "restore it into an empty folder; --other-store takes its tokens and settings over to \
              the packs that are there",
         ),

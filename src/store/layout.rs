@@ -150,10 +150,13 @@ pub(in crate::store) fn touch_private(path: &Path) -> Result<(), StoreError> {
 /// Makes a folder that is there after a loss of power, unless it is there already.
 fn make_folder(path: &Path) -> Result<(), StoreError> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-            _ => sync_folder(Path::new(".")),
-        },
+        Ok(()) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            // Who finds it takes it for safe; so the next try has to make it again.
+            sync_folder(parent.unwrap_or(Path::new("."))).inspect_err(|_error| {
+                let _found_next_time = fs::remove_dir(path);
+            })
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(StoreError::file("make", path)(error)),
     }

@@ -60,6 +60,8 @@ pub(in crate::store) fn open(
         backup::keep_before_migration(&folder)?;
     }
     let mut connection = db::open_writer(&folder.index())?;
+    // Names in it may be from a start that failed to make them safe.
+    layout::sync_folder(folder.root())?;
     collect::finish(&connection, &folder)?;
     let BroughtUp { report, uuid, end, index } = bring_up(&mut connection, &folder, &|_| ())?;
     if report.records > 0 {

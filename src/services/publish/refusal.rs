@@ -71,10 +71,14 @@ fn of_store(error: &StoreError) -> Refusal {
         return Refusal::new(RefusalCode::NoSpace, sentence);
     }
     if error.is_transient() {
-        return Refusal::new(
-            RefusalCode::Busy,
-            "some of what the box had promised to have is gone; push again",
-        );
+        let sentence = if error.is_of_disk() {
+            error!(error = %Chain(error), "The disk failed during a push");
+            "the box could not write to its disk, and acknowledged nothing of it; 'larder status' \
+             and its log say why. Push again"
+        } else {
+            "some of what the box had promised to have is gone; push again"
+        };
+        return Refusal::new(RefusalCode::Busy, sentence);
     }
     error!(error = %Chain(error), "The store failed during a push");
     let sentence = if error.is_of_disk() {

@@ -45,6 +45,15 @@ impl Fault {
     }
 }
 
+/// Only what is opened to be read.
+pub(super) const FAILED_OPEN: Fault =
+    Fault { name: "EIO of opens", number: 5, kinds: OPEN_READ | OPEN_WRITE };
+/// Only what is new.
+pub(super) const FAILED_CREATE: Fault =
+    Fault { name: "ENOSPC of new files", number: 28, kinds: CREATE };
+/// A sync alone.
+pub(super) const FAILED_SYNC: Fault = Fault { name: "EIO of syncs", number: 5, kinds: SYNC };
+
 pub(super) const FAULTS: [Fault; 4] = [
     // A full disk is found by whoever wants more of it; by a sync where room is given out late.
     Fault { name: "ENOSPC", number: 28, kinds: CREATE | WRITE | SYNC | RENAME | MKDIR | LINK },

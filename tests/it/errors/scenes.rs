@@ -145,7 +145,7 @@ fn stop(site: &mut Site<'_>) -> Vec<Claim> {
 fn start(site: &mut Site<'_>) -> Vec<Claim> {
     if let Err(error) = site.start() {
         assert!(error.contains("exit status: 1"), "{error}");
-        let told = error.lines().filter(|line| line.contains("rror")).last();
+        let told = error.lines().rfind(|line| line.contains("rror"));
         site.said.push(told.unwrap_or(&error).trim().to_owned());
     }
     Vec::new()
@@ -163,7 +163,7 @@ fn restore(site: &mut Site<'_>) -> Vec<Claim> {
     }
     let (file, data) = (site.prepared.named("backup"), site.data());
     let [file, data] = [file, data].map(|path| path.display().to_string());
-    let restore = ["restore", &file, "--data", &data];
+    let restore = ["restore", &file, "--data", &data, "--yes"];
     if site.run_offline(&restore).is_none() {
         site.control.disarm();
         assert!(site.run_offline(&restore).is_some(), "a further try: {:?}", site.said);

@@ -163,7 +163,7 @@ impl<'a> Site<'a> {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         let is_clear = matches!(output.status.code(), Some(1 | 5 | 7 | 8)) && error.contains(' ');
         assert!(is_clear, "{args:?}: {}: {error}", output.status);
-        let told = error.lines().filter(|line| line.starts_with("larder: ")).last();
+        let told = error.lines().rfind(|line| line.starts_with("larder: "));
         self.said.push(told.unwrap_or(&error).trim().to_owned());
         None
     }
