@@ -15,7 +15,7 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
 
 fn is_healthy(status: &BoxStatus) -> bool {
     let last_is_sound = status.check.last.as_ref().is_none_or(|last| last.is_sound());
-    status.store.damaged_chunks == 0 && last_is_sound
+    status.store.damaged_chunks == 0 && status.disk_problem.is_none() && last_is_sound
 }
 
 fn text(status: &BoxStatus) -> String {

@@ -133,6 +133,7 @@ fn a_full_disk_is_said_and_left_behind_as_soon_as_there_is_room() {
     let status = larder.run(["status"]);
     let said = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(said.contains("DISK FAILS") && said.contains("FULL"), "{said}");
+    assert_eq!(status.status.code(), Some(1));
     assert_served(&larder, &nix, &kept);
 
     // Started now, it serves, or says what it lacks.

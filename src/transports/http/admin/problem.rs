@@ -1,5 +1,7 @@
 //! Errors of the API: problem details (RFC 9457).
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -40,8 +42,8 @@ impl Problem {
     /// Something of ours failed: the cause goes to the log, not to a stranger.
     pub(super) fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         error!(error = %Chain(cause), "An administrative request failed");
-        let causes = std::iter::successors(Some(cause), |cause| cause.source());
-        match causes.filter_map(|cause| cause.downcast_ref::<StoreError>()).next() {
+        let mut causes = std::iter::successors(Some(cause), |cause| cause.source());
+        match causes.find_map(of_store) {
             Some(error) if error.is_no_space() => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "the box's disk is full; 'larder status' shows what takes the space",
@@ -64,6 +66,12 @@ impl Problem {
         let details = Details { r#type: "about:blank", title, status, detail: &self.detail };
         serde_json::to_vec(&details).unwrap_or_default()
     }
+}
+
+/// The store's error, also where it is shared by all whose commit it was.
+fn of_store<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a StoreError> {
+    let shared = || cause.downcast_ref::<Arc<StoreError>>().map(|error| &**error);
+    cause.downcast_ref().or_else(shared)
 }
 
 impl From<StoreError> for Problem {
