@@ -267,7 +267,7 @@ impl<'a> Site<'a> {
                 Claim::Pin(name) => self.has_pin(name),
                 Claim::NoPin(name) => !self.has_pin(name),
                 Claim::Token(secret) => {
-                    let mut command = self.the_box().command(["status"]);
+                    let mut command = self.the_box().command(["cache", "list"]);
                     command.env("LARDER_AUTH_TOKEN", secret).output().unwrap().status.success()
                 }
             };
