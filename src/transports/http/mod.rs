@@ -17,3 +17,5 @@ mod tests;
 pub use admin::{AdminFunction, admin_handler};
 pub use peer::PlainTokens;
 pub use server::{HttpOptions, serve};
+#[cfg(fuzzing)]
+pub use substituter::fuzzed;

@@ -21,7 +21,8 @@ use crate::formats::limits::{
 };
 use crate::formats::signature::SecretKey;
 use crate::services::{
-    Admission, Auth, Cache, Caches, Caller, Origin, Pairing, Publisher, SigningMode, TokenId,
+    Admission, Auth, Cache, Caches, Caller, Origin, Pairing, Publisher, PusherId, SigningMode,
+    TokenId, Turns,
 };
 use crate::transports::origin::{counted_origin, origin_of};
 use crate::transports::quic::link::{Link, RecvHalf, SendHalf};
@@ -74,7 +75,7 @@ pub struct QuicParts {
 pub(super) struct Shared {
     pub(super) parts: QuicParts,
     /// Bytes of frames that are kept for the store; see [`RECEIVE_BYTES_MAX`].
-    pub(super) frame_bytes: Arc<Semaphore>,
+    pub(super) frame_bytes: Turns<PusherId>,
     /// Bytes of messages that are half there.
     half_messages: Arc<Semaphore>,
     /// Handshakes that may be under way with addresses that nobody has proven.
@@ -128,7 +129,7 @@ impl Shared {
     fn new(parts: QuicParts) -> Self {
         Self {
             parts,
-            frame_bytes: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)),
+            frame_bytes: Turns::new(RECEIVE_BYTES_MAX),
             half_messages: Arc::new(Semaphore::new(HALF_MESSAGES_BYTES_OF_BOX_MAX)),
             unproven_handshakes: Arc::new(Semaphore::new(HANDSHAKES_UNPROVEN_MAX)),
             tls_room: Semaphore::new(CONNECTIONS_MAX),
