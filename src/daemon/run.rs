@@ -207,6 +207,7 @@ async fn start_parts(
         box_name: settings.name.to_string(),
         auth: services.auth.clone(),
         admission: services.admission.clone(),
+        metrics: Arc::clone(&services.metrics),
         pairing: services.pairing.clone(),
         caches: services.caches.clone(),
         http_port: sockets.tcp_address.port(),
@@ -223,6 +224,7 @@ async fn start_parts(
         tls: Some(tls),
         sessions: Some(sessions),
         plain_tokens: settings.plain_tokens,
+        patience: settings.patience,
     };
     let listener = TcpListener::from_std(sockets.tcp)
         .map_err(|source| DaemonError::System { action: "use the TCP socket", source })?;

@@ -38,9 +38,10 @@ pub(super) async fn push(
         held: None,
     };
     push.machine.handle(Instant::now(), ReceiverEvent::Client(offer));
-    let mut client_ended = false;
+    let (mut client_ended, mut received_bytes) = (false, 0);
     while !push.do_actions(writer)? {
-        let deadline = push.machine.deadline();
+        // Who waits for room of ours is not silent.
+        let deadline = push.machine.deadline().filter(|_| push.waiting.is_none());
         if client_ended && deadline.is_some() {
             debug!("A client ended its push half-way");
             return Ok(());
@@ -59,7 +60,12 @@ pub(super) async fn push(
             },
             flushed = writer.flush(), if writer.pending_bytes() > 0 => flushed?,
             () = sleep_until(deadline.unwrap_or_else(far_off).into()), if deadline.is_some() => {
-                push.machine.tick(Instant::now());
+                let before = std::mem::replace(&mut received_bytes, reader.received_bytes());
+                if received_bytes > before {
+                    push.machine.note_progress(Instant::now());
+                } else {
+                    push.machine.tick(Instant::now());
+                }
             }
         }
     }
