@@ -376,6 +376,27 @@ fn the_lockfile_stays_small_and_clean() {
     assert!((1..=PACKAGES_MAX).contains(&packages.len()), "{} packages", packages.len());
 }
 
+/// Names and versions in a lock file.
+fn locked(path: &str) -> BTreeSet<(String, String)> {
+    let lock = fs::read_to_string(root().join(path)).expect("read a lock file");
+    let field = |package: &str, name: &str| {
+        let mut lines = package.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_suffix('"'));
+        value.expect("a field").to_owned()
+    };
+    let packages = lock.split("[[package]]\n").skip(1);
+    packages.map(|it| (field(it, "name = \""), field(it, "version = \""))).collect()
+}
+
+#[test]
+fn what_is_fuzzed_is_what_is_built() {
+    let (built, fuzzed) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let names: BTreeSet<_> = built.iter().map(|(name, _)| name).collect();
+    let other: Vec<_> =
+        fuzzed.difference(&built).filter(|(name, _)| names.contains(name)).collect();
+    assert!(other.is_empty(), "in fuzz/Cargo.lock alone, so copy Cargo.lock over it: {other:?}");
+}
+
 // The rules themselves.
 
 #[test]

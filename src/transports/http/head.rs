@@ -148,7 +148,8 @@ mod tests {
         let silent = tokio::time::timeout(PATIENCE * 10, guard.read_exact(&mut byte)).await;
         assert!(silent.is_err(), "who has not begun is not bounded");
         let begun = Instant::now();
-        let mut drip = tokio::spawn(async move {
+        let mut drip = tokio::task::JoinSet::new();
+        drip.spawn(async move {
             while far.write_all(b"x").await.is_ok() {
                 sleep(PATIENCE / 10).await;
             }
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed().abs_diff(PATIENCE) < PATIENCE / 5);
         drop(guard);
-        (&mut drip).await.unwrap();
+        drip.join_next().await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
