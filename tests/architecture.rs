@@ -91,7 +91,7 @@ const FENCES: [(&str, &[&str]); 44] = [
     ("ring", &["formats", "services", "store", "client", "transports/quic", "daemon"]),
     ("rusqlite", &["store", "client/nix_store"]),
     ("rusqlite_migration", &["store"]),
-    ("rustix", &["store"]),
+    ("rustix", &["store", "daemon"]),
     ("rustls", &["transports/quic", "transports/tls"]),
     ("sd_notify", &["daemon"]),
     ("serde_json", &["formats", "store", "services", "transports/http", "client", "daemon", "cli"]),

@@ -190,3 +190,12 @@ fn many_who_read_nars_do_not_keep_anybody_waiting_for_a_narinfo() {
     println!("a narinfo beside 64 readers of NARs: {middle:?} in the middle, {most:?} at most");
     assert!(middle < Duration::from_millis(250) && most < Duration::from_secs(3));
 }
+
+#[test]
+fn a_box_takes_as_many_open_files_as_it_is_given() {
+    let larder = TestBox::start();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", larder.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "{line}");
+}
