@@ -23,6 +23,9 @@ LEVEL = 3  # larder's default, and what the other side is told to use
 WRK_SECONDS = 3
 WRK_CONNECTIONS = 32
 NAR_CLIENTS = 4
+PUSHERS = 8
+DOWNLOADS = 100
+IDLE_CONNECTIONS = 2000
 NIX32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
 
@@ -99,6 +102,10 @@ class Box:
         if client.returncode != 0:
             raise SystemExit(f"push failed ({client.returncode}): {err}")
         return seconds, json.loads(out.strip().splitlines()[-1])
+
+    def run(self, *arguments):
+        subprocess.run([self.bench.larder, *arguments, "--host", self.host], env=self.client_env,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -321,6 +328,69 @@ def memory_rows(bench):
         bench.add("anonymous memory, peak of the box in the push", f"{peak.stop():.1f} MiB", "", "", "≤ 64 MiB")
         bench.add("anonymous memory, peak of the client in the push", f"{clients[0].stop():.1f} MiB", "", "", "≤ 128 MiB")
         bench.add("anonymous memory, idle after the push", f"{rss_anon_mib(larder.process.pid):.1f} MiB", "", "", "")
+    with box(bench, "load") as larder:
+        bench.add(f"anonymous memory, peak in {PUSHERS} pushes and {DOWNLOADS} downloads",
+                  f"{under_load(bench, larder):.1f} MiB", "", "", "≤ 64 MiB")
+    with box(bench, "idle-connections") as larder:
+        held = idle_connections(larder)
+        bench.add(f"anonymous memory, {len(held):,} idle connections",
+                  f"{rss_anon_mib(larder.process.pid):.1f} MiB", "", "", "≤ 64 MiB")
+        for connection in held:
+            connection.close()
+
+
+def under_load(bench, larder):
+    """The peak in pushes of half of the paths to caches of their own, and downloads of the others."""
+    half = len(bench.real) // 2
+    there, new = bench.real[:half], bench.real[half:]
+    larder.push(there)
+    caches = [f"load{number}" for number in range(PUSHERS)]
+    for cache in caches:
+        larder.run("cache", "create", cache)
+    urls = []
+    for path in there:
+        narinfo = urllib.request.urlopen(f"{larder.http}/{Path(path).name[:32]}.narinfo").read().decode()
+        fields = dict(line.split(": ", 1) for line in narinfo.splitlines())
+        urls.append((int(fields["FileSize"]), f"{larder.http}/{fields['URL']}"))
+    largest = [url for _, url in sorted(urls)[-20:]]
+    over, peak = threading.Event(), Peak(larder.process.pid)
+    readers = [threading.Thread(target=read_on, args=(largest, number, over)) for number in range(DOWNLOADS)]
+    for reader in readers:
+        reader.start()
+    pushers = [threading.Thread(target=larder.run, args=("push", cache, *new)) for cache in caches]
+    for pusher in pushers:
+        pusher.start()
+    for pusher in pushers:
+        pusher.join()
+    over.set()
+    for reader in readers:
+        reader.join()
+    return peak.stop()
+
+
+def read_on(urls, number, over):
+    while not over.is_set():
+        with urllib.request.urlopen(urls[number % len(urls)]) as answer:
+            while answer.read(1 << 16) and not over.is_set():
+                pass
+        number += 1
+
+
+def idle_connections(larder):
+    """Connections that have each asked once and are kept."""
+    import resource
+    import socket
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    address = larder.http.removeprefix("http://").rsplit(":", 1)
+    held = []
+    for _ in range(IDLE_CONNECTIONS):
+        connection = socket.create_connection((address[0], int(address[1])), timeout=60)
+        connection.sendall(b"GET /nix-cache-info HTTP/1.1\r\nHost: x\r\n\r\n")
+        if not connection.recv(1 << 16).startswith(b"HTTP/1.1 200"):
+            raise SystemExit("a connection was not answered")
+        held.append(connection)
+    return held
 
 
 ROWS = {"reading": reading_rows, "pushing": pushing_rows, "memory": memory_rows}

@@ -4,7 +4,9 @@ use crate::cli::context::Context;
 use crate::cli::duration::{moment, span};
 use crate::cli::exit::Exit;
 use crate::cli::output::{bytes, counted, facts};
-use crate::client::administration::{BoxStatus, CheckFacts, ClockFacts, SpaceFacts};
+use crate::client::administration::{
+    BoxStatus, CheckFacts, ClockFacts, ConnectionFacts, SpaceFacts,
+};
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
     let status = context.administer(async |administration| Ok(administration.status().await?));
@@ -59,6 +61,7 @@ fn text(status: &BoxStatus) -> String {
         ),
         ("check", check_text(&status.check)),
     ];
+    shown.extend(connections_text(&status.connections).map(|text| ("connections", text)));
     if status.space.total_bytes > 0 {
         shown.push(("disk", space_text(&status.space)));
     }
@@ -80,6 +83,20 @@ fn text(status: &BoxStatus) -> String {
         shown.push(("DAMAGED", sentence));
     }
     facts(&shown)
+}
+
+fn connections_text(connections: &ConnectionFacts) -> Option<String> {
+    let ConnectionFacts { http_connections: http, quic_connections: quic, .. } = connections;
+    let text = format!("{} HTTP, {} of pushers and administrators", (*http)?, (*quic)?);
+    let refused = [connections.http_connections_refused?, connections.quic_connections_refused?];
+    Some(match refused {
+        [0, 0] => text,
+        [http, quic] => {
+            format!(
+                "{text}; since the start {http} and {quic} REFUSED, see [limits] in larder.toml"
+            )
+        }
+    })
 }
 
 fn space_text(space: &SpaceFacts) -> String {
@@ -149,6 +166,22 @@ check      none since the start; 'larder fsck' makes one
 ";
         assert_eq!(text(&status()), expected);
         assert!(is_healthy(&status()));
+    }
+
+    #[test]
+    fn connections_are_shown_and_more_so_when_some_were_refused() {
+        let some = Some;
+        let mut connected = status();
+        connected.connections = ConnectionFacts {
+            http_connections: some(12),
+            http_connections_refused: some(0),
+            quic_connections: some(1),
+            quic_connections_refused: some(0),
+        };
+        let line = "connections  12 HTTP, 1 of pushers and administrators\n";
+        assert!(text(&connected).contains(line), "{}", text(&connected));
+        connected.connections.http_connections_refused = some(7);
+        assert!(text(&connected).contains("; since the start 7 and 0 REFUSED"));
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub use collection::{CollectionFacts, EndedCollection, LeavingPath, NewCollectio
 pub use paths::{PathFacts, RemovedPaths};
 pub use pins::{ArtifactFacts, NewPin, PinFacts, PinPage};
 pub use status::{
-    BackupFacts, BoxStatus, CheckFacts, ClockFacts, EndedCheck, PushFacts, RunningCheck, StoreFacts,
+    BackupFacts, BoxStatus, CheckFacts, ClockFacts, ConnectionFacts, EndedCheck, PushFacts,
+    RunningCheck, StoreFacts,
 };
 pub use tokens::{Grant, MadeCode, MadeToken, NewToken, PushRecord, TokenFacts, TokenRight};
 

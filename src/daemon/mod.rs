@@ -3,6 +3,7 @@
 mod first_start;
 pub mod logging;
 mod notify;
+mod open_files;
 mod owner;
 mod recover;
 mod restore;

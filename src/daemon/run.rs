@@ -14,13 +14,14 @@ use tracing::{error, info, warn};
 
 use crate::daemon::first_start;
 use crate::daemon::notify;
+use crate::daemon::open_files;
 use crate::daemon::settings::Settings;
 use crate::daemon::sockets::{SocketError, Sockets};
 use crate::daemon::time_sync;
 use crate::formats::BoxName;
 use crate::formats::cache_name::ParseCacheNameError;
 use crate::formats::signature::{ParseKeyError, PublicKey};
-use crate::services::{Services, ServicesOptions, clock, upkeep};
+use crate::services::{AdmissionOptions, Services, ServicesOptions, clock, upkeep};
 use crate::store::{Store, StoreError};
 use crate::transports::discovery::announce::{self, AnnounceOptions};
 use crate::transports::http;
@@ -169,6 +170,8 @@ async fn start(
     tell: impl FnOnce(&Summary),
 ) -> Result<Running, DaemonError> {
     let sockets = Sockets::bind(settings.listen, settings.quic_listen)?;
+    let AdmissionOptions { http_connections, quic_connections, .. } = settings.admission;
+    open_files::raise_limit(http_connections.saturating_add(quic_connections));
     let options = settings.store.clone();
     let opened = spawn_blocking(move || Store::open(options)).await;
     let store = opened.map_err(DaemonError::Panicked)??;
@@ -207,6 +210,7 @@ async fn start_parts(
         box_name: settings.name.to_string(),
         auth: services.auth.clone(),
         admission: services.admission.clone(),
+        metrics: Arc::clone(&services.metrics),
         pairing: services.pairing.clone(),
         caches: services.caches.clone(),
         http_port: sockets.tcp_address.port(),
@@ -223,6 +227,7 @@ async fn start_parts(
         tls: Some(tls),
         sessions: Some(sessions),
         plain_tokens: settings.plain_tokens,
+        patience: settings.patience,
     };
     let listener = TcpListener::from_std(sockets.tcp)
         .map_err(|source| DaemonError::System { action: "use the TCP socket", source })?;

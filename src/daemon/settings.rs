@@ -3,9 +3,12 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytesize::ByteSize;
+use jiff::SignedDuration;
 
 use crate::daemon::logging::LogOptions;
 use crate::daemon::settings_file::{
@@ -13,11 +16,12 @@ use crate::daemon::settings_file::{
 };
 use crate::formats::BoxName;
 use crate::formats::limits::{
-    CONNECTIONS_PER_ADDRESS_DEFAULT, HTTP_CONNECTIONS_MAX, REQUESTS_PER_SECOND_DEFAULT,
+    CONNECTIONS_DEFAULT, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_DEFAULT,
+    HTTP_CONNECTIONS_DEFAULT, HTTP_CONNECTIONS_MAX, REQUESTS_PER_SECOND_DEFAULT,
 };
 use crate::services::AdmissionOptions;
 use crate::store::StoreOptions;
-use crate::transports::http::PlainTokens;
+use crate::transports::http::{Patience, PlainTokens};
 use crate::transports::tls::CertificatePaths;
 
 /// The port of everything larder serves, TCP and UDP, where nobody says otherwise.
@@ -59,6 +63,8 @@ pub struct Settings {
     pub tls: Option<CertificatePaths>,
     /// Which tokens count over plain HTTP from other machines.
     pub plain_tokens: PlainTokens,
+    /// How long HTTP waits for whom.
+    pub patience: Patience,
     /// What is logged.
     pub log: LogOptions,
     /// What the store takes.
@@ -106,7 +112,7 @@ impl Settings {
         let listen = overrides.listen.or(listen).unwrap_or(LISTEN_DEFAULT);
         let quic_listen = overrides.quic_listen.or(quic_listen);
         let LogSection { level, format } = log;
-        let HttpSection { plain_tokens } = http;
+        let patience = resolve_patience(&http)?;
         Ok(Self {
             file: None,
             key_host: resolve_key_host(key_host, &name)?,
@@ -116,7 +122,8 @@ impl Settings {
             quic_listen: quic_listen.filter(|address| *address != listen),
             mdns: !overrides.no_mdns && mdns.unwrap_or(true),
             tls: resolve_tls(tls_certificate, tls_key)?,
-            plain_tokens: plain_tokens.unwrap_or_default(),
+            plain_tokens: http.plain_tokens.unwrap_or_default(),
+            patience,
             log: LogOptions {
                 filter: level.unwrap_or_default(),
                 format: format.unwrap_or_default(),
@@ -200,38 +207,68 @@ fn resolve_store(typed: &StoreSection, folder: PathBuf) -> Result<StoreOptions, 
     Ok(options)
 }
 
-fn resolve_limits(typed: &LimitsSection) -> Result<AdmissionOptions, SettingsError> {
-    let LimitsSection { requests_per_second, connections, connections_per_address } = typed;
-    let bounded = |key, typed: &Option<u32>, default: u32, most: u32, expected| {
-        let found = typed.unwrap_or(default);
-        let is_fine = (1..=most).contains(&found);
-        let wrong = || SettingsError::OutOfBounds { key, found: found.to_string(), expected };
-        if is_fine { Ok(found) } else { Err(wrong()) }
+/// A field that is taken by [`Settings::resolve`] itself is passed over here.
+fn resolve_patience(typed: &HttpSection) -> Result<Patience, SettingsError> {
+    let HttpSection { plain_tokens: _, head_timeout, idle_timeout, stall_timeout } = typed;
+    let bounded = |key, typed: &Option<SignedDuration>, default: Duration| {
+        let Some(typed) = typed else { return Ok(default) };
+        let found = Duration::try_from(*typed).ok().filter(|found| TIMEOUTS.contains(found));
+        let wrong = || SettingsError::OutOfBounds {
+            key,
+            found: format!("{typed:#}"),
+            expected: "1 s to 1 h",
+        };
+        found.ok_or_else(wrong)
     };
-    let (million, most) = ("1 to 1000000", 1_000_000);
+    let Patience { head, idle, stall } = Patience::default();
+    Ok(Patience {
+        head: bounded("http.head_timeout", head_timeout, head)?,
+        idle: bounded("http.idle_timeout", idle_timeout, idle)?,
+        stall: bounded("http.stall_timeout", stall_timeout, stall)?,
+    })
+}
+
+/// Below it a slow network is a hung one; above it nobody waits on the other side.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+fn resolve_limits(typed: &LimitsSection) -> Result<AdmissionOptions, SettingsError> {
+    let LimitsSection {
+        requests_per_second,
+        connections,
+        quic_connections,
+        connections_per_address,
+    } = typed;
+    let bounded = |key, typed: &Option<u32>, default: u32, most: u32| {
+        let found = typed.unwrap_or(default);
+        let expected = match most {
+            RATE_MOST => "1 to 1000000",
+            HTTP_CONNECTIONS_MAX => "1 to 8192",
+            _ => "1 to 1024",
+        };
+        let wrong = || SettingsError::OutOfBounds { key, found: found.to_string(), expected };
+        if (1..=most).contains(&found) { Ok(found) } else { Err(wrong()) }
+    };
     let rate = REQUESTS_PER_SECOND_DEFAULT;
     let each = CONNECTIONS_PER_ADDRESS_DEFAULT;
-    let all = HTTP_CONNECTIONS_MAX;
-    let http = bounded("limits.connections", connections, all, all, "1 to 1024")?;
+    let (http, quic) = (HTTP_CONNECTIONS_DEFAULT, CONNECTIONS_DEFAULT);
+    let http = bounded("limits.connections", connections, http, HTTP_CONNECTIONS_MAX)?;
+    let quic = bounded("limits.quic_connections", quic_connections, quic, CONNECTIONS_MAX)?;
+    let each_key = "limits.connections_per_address";
+    let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
     Ok(AdmissionOptions {
         requests_per_second: bounded(
             "limits.requests_per_second",
             requests_per_second,
             rate,
-            most,
-            million,
+            RATE_MOST,
         )?,
-        http_connections: usize::try_from(http).unwrap_or(usize::MAX),
-        connections_per_address: bounded(
-            "limits.connections_per_address",
-            connections_per_address,
-            each,
-            all,
-            "1 to 1024",
-        )?,
+        http_connections: count(http),
+        quic_connections: count(quic),
+        connections_per_address: bounded(each_key, connections_per_address, each, CONNECTIONS_MAX)?,
     })
 }
 
+const RATE_MOST: u32 = 1_000_000;
 /// Below it the folder would have too many files.
 const PACK_BYTES_LEAST: u64 = 16 << 20;
 /// Above it one pack is too much to rewrite at a time.
@@ -321,6 +358,14 @@ mod tests {
             ("[store]\ncompression_level = 20", "the setting store.compression_level is 20;"),
             ("[store]\npack_size = \"1 MiB\"", "the setting store.pack_size is 1.0 MiB;"),
             ("[limits]\nconnections = 0", "the setting limits.connections is 0; it must be 1 to"),
+            (
+                "[limits]\nconnections = 8193",
+                "the setting limits.connections is 8193; it must be 1",
+            ),
+            ("[limits]\nquic_connections = 1025", "the setting limits.quic_connections is 1025;"),
+            ("[http]\nhead_timeout = \"0 s\"", "the setting http.head_timeout is 0s; it must be 1"),
+            ("[http]\nidle_timeout = \"2 h\"", "the setting http.idle_timeout is 2h; it must be 1"),
+            ("[http]\nstall_timeout = \"-5 s\"", "the setting http.stall_timeout is"),
             ("[limits]\nrequests_per_second = 0", "the setting limits.requests_per_second is 0;"),
             ("[limits]\nconnections_per_address = 1025", "the setting limits.connections_per_a"),
             ("key_host = \"a b\"", "the setting key_host is 'a b'; it must be a host name"),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -36,6 +37,9 @@ pub(super) struct SettingsFile {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HttpSection {
     pub(super) plain_tokens: Option<PlainTokens>,
+    pub(super) head_timeout: Option<SignedDuration>,
+    pub(super) idle_timeout: Option<SignedDuration>,
+    pub(super) stall_timeout: Option<SignedDuration>,
 }
 
 /// `[log]`
@@ -62,6 +66,7 @@ pub(super) struct StoreSection {
 pub(super) struct LimitsSection {
     pub(super) requests_per_second: Option<u32>,
     pub(super) connections: Option<u32>,
+    pub(super) quic_connections: Option<u32>,
     pub(super) connections_per_address: Option<u32>,
 }
 

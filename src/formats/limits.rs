@@ -64,8 +64,15 @@ pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
 pub const STREAMS_MAX: u32 = 256;
 /// How long a stream may be silent before it is dropped.
 pub const STREAM_IDLE_MAX: Duration = Duration::from_secs(120);
-/// Connections of a box at a time; what waits unread on one is bounded by [`QUIC_WINDOW_BYTES`].
-pub const CONNECTIONS_MAX: usize = 256;
+/// Connections of the protocol at a time, QUIC and TLS each, unless the settings say otherwise; what
+/// waits unread on one is bounded by [`QUIC_WINDOW_BYTES`].
+pub const CONNECTIONS_DEFAULT: u32 = 256;
+
+/// The most of them that the settings may ask for.
+pub const CONNECTIONS_MAX: u32 = 1024;
+
+/// Connections of this machine beside those, so that its owner gets in when they are all taken.
+pub const CONNECTIONS_NEAR: usize = 8;
 /// How long a handshake may take, and then the greeting.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long pushes under way may take to end once a box was told to stop.
@@ -134,14 +141,35 @@ pub const HANDSHAKES_UNPROVEN_MAX: usize = 32;
 
 // HTTP.
 
-/// HTTP connections at a time; more wait to be accepted. With [`HTTP_HEADER_BYTES_MAX`] this
-/// bounds what requests hold before they are understood: 16 MiB.
-pub const HTTP_CONNECTIONS_MAX: u32 = 1024;
+/// HTTP connections at a time, unless the settings say otherwise: each takes 10 to 20 KiB while it
+/// is idle. Beyond it the one that was idle longest is let go for the next.
+pub const HTTP_CONNECTIONS_DEFAULT: u32 = 2048;
+
+/// The most of them that the settings may ask for. With [`HTTP_HEADER_BYTES_MAX`] this bounds what
+/// requests hold before they are understood: 128 MiB, and 32 MiB with the default.
+pub const HTTP_CONNECTIONS_MAX: u32 = 8192;
+
+/// Connections of this machine beside those, so that its owner gets in when they are all taken.
+pub const HTTP_SEATS_NEAR: usize = 16;
+
+/// Connections that wait until there is room for them; beyond it one more is closed at once.
+pub const HTTP_WAITING_MAX: usize = 256;
+
+/// How long such a connection waits: below the patience of every client.
+pub const HTTP_SEAT_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// How long a connection has to end that was idle when its room was wanted.
+pub const HTTP_LEAVE_MAX: Duration = Duration::from_secs(1);
+
 /// Longest head of a request, of at most 100 headers; beyond it the answer is 431.
 pub const HTTP_HEADER_BYTES_MAX: usize = 16 << 10;
 /// How long the next request of a connection may take to arrive in full. Nix keeps connections
 /// for 90 to 118 s (libcurl's `CURLOPT_MAXAGE_CONN`), so less than 120 s would cut it off.
 pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(150);
+/// How long the head of a request may take from its first byte to its last, unless the settings say
+/// otherwise. It is one packet of every client.
+pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(30);
+
 /// How long a client may take none of the bytes that wait for it. Nix gives up after 300 s
 /// (`stalled-download-timeout`), so a box that waits as long is never the first.
 pub const HTTP_STALL_MAX: Duration = Duration::from_secs(300);

@@ -23,6 +23,8 @@ pub struct AdmissionOptions {
     pub requests_per_second: u32,
     /// HTTP connections at a time.
     pub http_connections: usize,
+    /// Connections of the protocol at a time, QUIC and TLS each.
+    pub quic_connections: usize,
     /// Connections of one address at a time, HTTP and QUIC each.
     pub connections_per_address: u32,
 }
@@ -54,6 +56,12 @@ impl Admission {
     #[must_use]
     pub fn http_connections(&self) -> usize {
         self.0.options.http_connections
+    }
+
+    /// Connections of the protocol at a time, all together, QUIC and TLS each.
+    #[must_use]
+    pub fn quic_connections(&self) -> usize {
+        self.0.options.quic_connections
     }
 
     /// Waits until a request from there has its turn.

@@ -105,6 +105,12 @@ pub struct Metrics {
     push_bytes_received: Counter,
     /// HTTP connections that are open.
     pub connections: Gauge,
+    /// HTTP connections that were closed at once, for want of room.
+    pub connections_refused: Counter,
+    /// Connections of the protocol that are open, by QUIC and by TLS.
+    pub quic_connections: Gauge,
+    /// Connections of the protocol that were refused, for want of room.
+    pub quic_connections_refused: Counter,
     /// Pushes under way.
     pub pushes_under_way: Gauge,
     collections: CollectionMetrics,
@@ -192,6 +198,9 @@ impl Metrics {
             nar_bytes_sent: Counter::default(),
             push_bytes_received: Counter::default(),
             connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            quic_connections: Gauge::default(),
+            quic_connections_refused: Counter::default(),
             pushes_under_way: Gauge::default(),
             collections: CollectionMetrics::default(),
             store: StoreGauges::default(),
@@ -206,6 +215,16 @@ impl Metrics {
             ("narinfo_hits", "Narinfos that were asked for and are here", &self.narinfo_hits),
             ("narinfo_misses", "Narinfos that were asked for and are not", &self.narinfo_misses),
             ("nar_broken_reads", "NARs that could not be read to the end", &self.broken_reads),
+            (
+                "http_connections_refused",
+                "HTTP connections that were closed at once, for want of room",
+                &self.connections_refused,
+            ),
+            (
+                "quic_connections_refused",
+                "Connections of pushers and administrators that were refused, for want of room",
+                &self.quic_connections_refused,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -217,6 +236,11 @@ impl Metrics {
         registry.register("pushes", "Pushes by what became of them", self.pushes.clone());
         let gauges = [
             ("http_connections", "HTTP connections that are open", &self.connections),
+            (
+                "quic_connections",
+                "Connections of pushers and administrators that are open",
+                &self.quic_connections,
+            ),
             ("pushes_under_way", "Pushes under way", &self.pushes_under_way),
         ];
         for (name, help, gauge) in gauges {

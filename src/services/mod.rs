@@ -28,6 +28,7 @@ pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
+pub mod turns;
 pub mod upkeep;
 
 use std::path::PathBuf;
@@ -60,10 +61,11 @@ pub use narinfo_cache::NarInfoText;
 pub use pairing::{CreateCodeError, Pairing};
 pub use paths::Paths;
 pub use pins::{KnownPin, PinError, PinRequest, Pins};
-pub use publish::{AttachError, Begun, PublishError, Publisher, Upload};
+pub use publish::{AttachError, Begun, PublishError, Publisher, PusherId, Upload};
 pub use push_log::{LoggedPush, PushLog};
 pub use status::{Status, StatusReport};
 pub use tokens::{CreateTokenError, RevokeTokenError, TokenRequest, Tokens};
+pub use turns::{Turn, Turns};
 
 /// What the services must know of the box.
 #[derive(Clone, Debug)]

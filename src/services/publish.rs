@@ -6,7 +6,6 @@ mod upload;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::formats::limits::{CONTENT_ADDRESS_BYTES_MAX, REFERENCES_MAX, SIGNATURES_MAX};
@@ -20,8 +19,10 @@ use crate::services::metrics::{Metrics, PushEnd};
 use crate::services::narinfo_cache::NarInfoCache;
 use crate::services::signing;
 use crate::services::signing::Unsigned;
+use crate::services::turns::Turns;
 use crate::store::{
-    Cache, CommitOutcome, IngestError, NarSource, NewPath, Pusher, Store, StoreError, UnixSeconds,
+    Cache, CommitOutcome, IngestError, NarSource, NewPath, Pusher, Store, StoreError, TokenId,
+    UnixSeconds,
 };
 use crate::wire::message::{Offer, PushOutcome};
 
@@ -68,9 +69,6 @@ pub enum PublishError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
-    /// The box is about to stop.
-    #[error("the box is shutting down")]
-    ShuttingDown,
 }
 
 /// What comes of an [`Offer`].
@@ -80,6 +78,15 @@ pub enum Begun {
     Done(PushOutcome),
     /// The NAR has to come.
     Upload(Upload),
+}
+
+/// Whose turn it is: who shares a token is told apart by his device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PusherId {
+    /// The token of the push.
+    pub token: TokenId,
+    /// The Ed25519 public key of the device; of an attachment, which names none, zeros.
+    pub device_key: [u8; 32],
 }
 
 /// Takes pushes.
@@ -93,8 +100,9 @@ struct Inner {
     collections: Collections,
     narinfos: Arc<NarInfoCache>,
     metrics: Arc<Metrics>,
-    /// Ingests that may compute at a time: hashing and decompression keep a core busy each.
-    cores: Arc<Semaphore>,
+    /// Ingests that may compute at a time: hashing and decompression keep a core busy each. They
+    /// go round by who pushes.
+    cores: Turns<PusherId>,
 }
 
 impl Publisher {
@@ -106,7 +114,7 @@ impl Publisher {
         metrics: Arc<Metrics>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let cores = Arc::new(Semaphore::new(cores));
+        let cores = Turns::new(cores);
         Self(Arc::new(Inner { store, caches, collections, narinfos, metrics, cores }))
     }
 

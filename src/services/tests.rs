@@ -155,6 +155,7 @@ impl TestServices {
             admission: AdmissionOptions {
                 requests_per_second: 1_000_000,
                 http_connections: 64,
+                quic_connections: 64,
                 connections_per_address: 64,
             },
             is_clock_synchronised: || false,

@@ -23,6 +23,9 @@ pub struct BoxStatus {
     pub store: StoreFacts,
     /// Pushes since it started.
     pub pushes: PushFacts,
+    /// Who is connected.
+    #[serde(flatten)]
+    pub connections: ConnectionFacts,
     /// How checks stand.
     pub check: CheckFacts,
     /// How collections stand; a box of before there were any does not say.
@@ -37,6 +40,19 @@ pub struct BoxStatus {
     pub certificate_problem: Option<String>,
     /// What the disk of its data folder refused, if it takes no bytes.
     pub disk_problem: Option<String>,
+}
+
+/// Connections, now and since the box started; nothing from a box that does not say.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ConnectionFacts {
+    /// HTTP connections that are open.
+    pub http_connections: Option<u64>,
+    /// HTTP connections that were closed at once, for want of room.
+    pub http_connections_refused: Option<u64>,
+    /// Connections of pushers and administrators that are open.
+    pub quic_connections: Option<u64>,
+    /// Connections of theirs that were refused, for want of room.
+    pub quic_connections_refused: Option<u64>,
 }
 
 /// Whether a box's clock is believed.

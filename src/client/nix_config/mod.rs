@@ -4,6 +4,8 @@
 mod conf;
 mod error;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod machine;
 mod mode;
 mod netrc;

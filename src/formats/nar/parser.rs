@@ -2,7 +2,7 @@
 
 use crate::formats::limits;
 use crate::formats::nar::MAGIC;
-use crate::formats::nar::token::{Bound, Collector, NarError, bytes_u64};
+use crate::formats::nar::token::{Bound, Collector, NarError, bytes_u64, first_set};
 
 /// What a NAR says, in order. A directory's entries come between its `Directory` and its
 /// `EndDirectory`; each is `Entry`, then the events of the node itself.
@@ -145,8 +145,8 @@ impl NarParser {
             }
             Expect::ContentsPadding { left } => {
                 let (zeros, rest) = input.split_at(left.min(input.len()));
-                if zeros.iter().any(|byte| *byte != 0) {
-                    return Err(NarError::Padding(self.position));
+                if let Some(place) = first_set(zeros) {
+                    return Err(NarError::Padding(self.position + bytes_u64(place)));
                 }
                 *input = rest;
                 self.expect = match left - zeros.len() {

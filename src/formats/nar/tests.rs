@@ -270,12 +270,22 @@ fn nesting_is_bounded() {
 fn nothing_follows_the_end_and_padding_is_zero() {
     let nar = write(&Tree::Regular(false, b"x".to_vec()));
     let longer = [nar.as_slice(), &[0]].concat();
-    let length = u64::try_from(nar.len()).unwrap();
+    let length_of = |place: usize| u64::try_from(place).unwrap();
+    let length = length_of(nar.len());
     assert_eq!(parse([longer.as_slice()]), Err(NarError::TrailingBytes(length)));
     let contents = nar.windows(8).position(|window| window == b"x\0\0\0\0\0\0\0").unwrap();
     let mut dirty = nar.clone();
     dirty[contents + 3] = 1;
-    assert!(matches!(parse([dirty.as_slice()]), Err(NarError::Padding(_))));
+    let offset = NarError::Padding(length_of(contents + 3));
+    assert_eq!(parse([dirty.as_slice()]), Err(offset.clone()));
+    assert_eq!(parse(dirty.chunks(2)), Err(offset), "the same in pieces");
+    // The first word, `(`, has seven zeros behind it.
+    let word = 24 + 8;
+    let mut dirty = nar;
+    dirty[word + 6] = 1;
+    let offset = NarError::Padding(length_of(word + 6));
+    assert_eq!(parse([dirty.as_slice()]), Err(offset.clone()));
+    assert_eq!(parse(dirty.chunks(1)), Err(offset));
 }
 
 #[test]

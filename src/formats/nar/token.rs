@@ -116,8 +116,8 @@ impl Collector {
         }
         let wanted = super::padding_len(self.length()) - self.padding;
         let (taken, rest) = input.split_at(wanted.min(input.len()));
-        if taken.iter().any(|byte| *byte != 0) {
-            return Err(NarError::Padding(at(input)));
+        if let Some(place) = first_set(taken) {
+            return Err(NarError::Padding(at(input) + bytes_u64(place)));
         }
         self.padding += taken.len();
         *input = rest;
@@ -133,6 +133,11 @@ impl Collector {
         self.text.clear();
         self.padding = 0;
     }
+}
+
+/// Where in padding the first byte is that is not 0.
+pub(super) fn first_set(padding: &[u8]) -> Option<usize> {
+    padding.iter().position(|byte| *byte != 0)
 }
 
 /// A length in memory as a count of bytes on the wire.

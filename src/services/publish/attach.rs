@@ -11,7 +11,7 @@ use crate::formats::limits::{ATTACHMENT_FRAME_BYTES_MAX, ATTACHMENT_WINDOW_LOG_M
 use crate::formats::realisation::Realisation;
 use crate::formats::{AttachmentName, CacheName, attachment};
 use crate::services::auth::Caller;
-use crate::services::publish::{PublishError, Publisher};
+use crate::services::publish::{PublishError, Publisher, PusherId};
 use crate::store::{Attachment, Cache, SigningMode, StoreError};
 
 /// Why an attachment was not taken.
@@ -63,7 +63,8 @@ impl Publisher {
         if !caller.may_write(&cache) {
             return Err(PublishError::Forbidden { cache: cache.name.clone() });
         }
-        let core = Arc::clone(&self.0.cores).acquire_owned().await;
+        let pusher = PusherId { token: caller.token.id, device_key: [0; 32] };
+        let core = self.0.cores.take(pusher, 1).await;
         let (of, what) = (Arc::clone(&cache), name.clone());
         let checked = spawn_blocking(move || {
             let _one_of_few = core;

@@ -18,7 +18,6 @@ impl From<PublishError> for Refusal {
             | PublishError::FramesUnasked => RefusalCode::BadRequest,
             PublishError::BadSignature | PublishError::Unsigned(_) => RefusalCode::BadSignature,
             PublishError::Attach(error) => of_attach(error),
-            PublishError::ShuttingDown => RefusalCode::ShuttingDown,
             PublishError::Ingest(IngestError::Store(cause)) | PublishError::Store(cause) => {
                 return of_store(cause);
             }

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use crate::formats::limits::INLINE_NAR_BYTES_MAX;
 use crate::services::metrics::{Metrics, PushEnd};
-use crate::services::publish::{Inner, PublishError};
+use crate::services::publish::{Inner, PublishError, PusherId};
 use crate::store::{
     Added, Cache, FinishedNar, Ingest, IngestError, NarSource, NewPath, Pusher, StoreError,
 };
@@ -161,13 +161,17 @@ impl Upload {
         }
     }
 
+    fn pusher(&self) -> PusherId {
+        let Pusher { token, device_key, .. } = self.path.pusher;
+        PusherId { token, device_key }
+    }
+
     async fn finished_nar(
         &mut self,
         rest: impl FnOnce(&mut Intake) -> Result<(), PublishError> + Send + 'static,
     ) -> Result<FinishedNar, PublishError> {
         let Some(mut intake) = self.intake.take() else { return Err(PublishError::FramesUnasked) };
-        let core = Arc::clone(&self.inner.cores).acquire_owned().await;
-        let core = core.map_err(|_closed| PublishError::ShuttingDown)?;
+        let core = self.inner.cores.take(self.pusher(), 1).await;
         let finished = spawn_blocking(move || {
             let _until_done = core;
             rest(&mut intake)?;
@@ -181,8 +185,7 @@ impl Upload {
         &mut self,
         work: impl FnOnce(&mut Intake) -> Result<Vec<usize>, PublishError> + Send + 'static,
     ) -> Result<Vec<usize>, PublishError> {
-        let core = Arc::clone(&self.inner.cores).acquire_owned().await;
-        let core = core.map_err(|_closed| PublishError::ShuttingDown)?;
+        let core = self.inner.cores.take(self.pusher(), 1).await;
         let Some(mut intake) = self.intake.take() else { return Err(PublishError::FramesUnasked) };
         let worked = spawn_blocking(move || {
             let _until_done = core;

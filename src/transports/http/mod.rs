@@ -4,6 +4,7 @@ mod admin;
 mod conditional;
 mod credentials;
 mod error;
+mod head;
 mod health;
 mod peer;
 mod range;
@@ -13,7 +14,10 @@ mod stall;
 mod substituter;
 #[cfg(test)]
 mod tests;
+mod visits;
 
 pub use admin::{AdminFunction, admin_handler};
 pub use peer::PlainTokens;
-pub use server::{HttpOptions, serve};
+pub use server::{HttpOptions, Patience, serve};
+#[cfg(fuzzing)]
+pub use substituter::fuzzed;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,14 +24,16 @@ use tower::Service;
 use tracing::{debug, error, warn};
 
 use crate::formats::limits::{
-    HANDSHAKE_MAX, HTTP_HEADER_BYTES_MAX, HTTP_IDLE_MAX, HTTP_REQUESTS_MAX, HTTP_SEND_BUFFER_BYTES,
-    HTTP_STALL_MAX, HTTP_WINDOW_BYTES,
+    HANDSHAKE_MAX, HTTP_HEAD_MAX, HTTP_HEADER_BYTES_MAX, HTTP_IDLE_MAX, HTTP_LEAVE_MAX,
+    HTTP_REQUESTS_MAX, HTTP_SEND_BUFFER_BYTES, HTTP_STALL_MAX, HTTP_WINDOW_BYTES,
 };
 use crate::services::admission::Guest;
 use crate::services::{Admission, Metrics, Services};
+use crate::transports::http::head::{Answered, HeadGuard};
 use crate::transports::http::peer::{Peer, PlainTokens, host_of};
 use crate::transports::http::router;
 use crate::transports::http::stall::StallGuard;
+use crate::transports::http::visits::{Sight, Visit, Visits, Welcome};
 use crate::transports::origin::counted_origin;
 use crate::transports::quic::Sessions;
 use crate::transports::tls::{Speaks, TlsAcceptor, Watched};
@@ -52,6 +54,25 @@ pub struct HttpOptions {
     pub sessions: Option<Sessions>,
     /// Which tokens count over plain HTTP from other machines.
     pub plain_tokens: PlainTokens,
+    /// How long anybody is waited for.
+    pub patience: Patience,
+}
+
+/// How long a connection may make no progress. None of these bounds a transfer as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Between the first byte of a request's head and its last.
+    pub head: Duration,
+    /// Without a request.
+    pub idle: Duration,
+    /// Without taking a byte of those that wait.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: HTTP_HEAD_MAX, idle: HTTP_IDLE_MAX, stall: HTTP_STALL_MAX }
+    }
 }
 
 /// What all connections share.
@@ -69,8 +90,9 @@ struct Shared {
 /// request under way finish, and returns. Who calls bounds that wait: dropping the future cuts
 /// what is left.
 ///
-/// Of the connections that [`Admission`] grants, more wait in the system's queue; an address that
-/// has its share finds further ones closed at once.
+/// Beyond the connections that [`Admission`] grants, the one that was idle longest is let go for the
+/// next; where none is idle, some wait, and more are closed at once. So are further ones of an
+/// address that has its share. This machine gets in always.
 ///
 /// # Errors
 ///
@@ -82,7 +104,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let admission = services.admission.clone();
-    let room = Arc::new(Semaphore::new(admission.http_connections()));
+    let visits = Visits::new(admission.http_connections());
     let metrics = Arc::clone(&services.metrics);
     let name = services.status.box_name().to_string();
     let own_names = [format!("{name}.local"), name];
@@ -91,9 +113,9 @@ pub async fn serve(
     let shared = Arc::new(shared);
     let mut connections = JoinSet::new();
     loop {
-        let (stream, peer, permit) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &room) => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "Cannot accept a connection");
@@ -108,16 +130,27 @@ pub async fn serve(
                 continue;
             }
         };
-        let guest = counted_origin(peer).map(|from| shared.admission.http_connection(from));
-        if matches!(guest, Some(None)) {
-            debug!(client.address = %peer, "An address has enough connections");
+        let Some(entered) = enter(peer, &shared.admission, &visits) else {
+            metrics.connections_refused.inc();
             continue;
-        }
-        let open = Open::new(&metrics, permit, guest.flatten());
-        let shared = Arc::clone(&shared);
+        };
+        let (shared, visits, metrics) = (Arc::clone(&shared), visits.clone(), Arc::clone(&metrics));
         connections.spawn(async move {
-            serve_connection(stream, peer, &shared).await;
-            drop(open);
+            let Entered { welcome, guest: _guest } = entered;
+            let seat = match welcome {
+                Welcome::Seat(seat) => Some(seat),
+                Welcome::Wait(wait) => tokio::select! {
+                    seat = wait.seat() => seat,
+                    () = shared.stop.cancelled() => return,
+                },
+                Welcome::Full => None,
+            };
+            let Some(seat) = seat else {
+                metrics.connections_refused.inc();
+                return debug!(client.address = %peer, "No room became free; closed a connection");
+            };
+            let (visit, _open) = (visits.sit(seat), Open::new(&metrics));
+            serve_connection(stream, peer, &visit, &shared).await;
         });
     }
     drop(listener);
@@ -125,52 +158,69 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is room for it.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, permit))
+/// A connection that may stay, or wait.
+struct Entered {
+    welcome: Welcome,
+    guest: Option<Guest>,
+}
+
+/// `None`: its address has enough connections, or too many wait.
+fn enter(peer: SocketAddr, admission: &Admission, visits: &Visits) -> Option<Entered> {
+    let counted = counted_origin(peer);
+    let guest = match counted.map(|from| admission.http_connection(from)) {
+        Some(None) => {
+            debug!(client.address = %peer, "An address has enough connections");
+            return None;
+        }
+        guest => guest.flatten(),
+    };
+    match visits.enter(counted.is_none()) {
+        Welcome::Full => {
+            debug!(client.address = %peer, "Too many connections wait; closed one");
+            None
+        }
+        welcome => Some(Entered { welcome, guest }),
+    }
 }
 
 /// A connection that is counted while it is open.
-struct Open {
-    metrics: Arc<Metrics>,
-    _permit: OwnedSemaphorePermit,
-    _guest: Option<Guest>,
-}
+struct Open(Arc<Metrics>);
 
 impl Open {
-    fn new(metrics: &Arc<Metrics>, permit: OwnedSemaphorePermit, guest: Option<Guest>) -> Self {
+    fn new(metrics: &Arc<Metrics>) -> Self {
         metrics.connections.inc();
-        Self { metrics: Arc::clone(metrics), _permit: permit, _guest: guest }
+        Self(Arc::clone(metrics))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.metrics.connections.dec();
+        self.0.connections.dec();
     }
 }
 
 /// Serves one connection to its end. What a client does wrong ends it, and is its own affair.
-async fn serve_connection(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
+async fn serve_connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    visit: &Visit,
+    shared: &Arc<Shared>,
+) {
     // Or small answers would wait for the client's delayed acknowledgements.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "A connection is gone already");
         return;
     }
     let first = tokio::select! {
-        first = timeout(HTTP_IDLE_MAX, first_byte(&stream)) => first,
+        first = timeout(shared.options.patience.idle, first_byte(&stream)) => first,
+        () = visit.told_to_leave() => return,
         () = shared.stop.cancelled() => return,
     };
     match (first, &shared.options.tls) {
         (Ok(Ok(Some(TLS_HANDSHAKE))), Some(tls)) => {
-            serve_tls(stream, address, tls, shared).await;
+            serve_tls(stream, address, tls, visit, shared).await;
         }
-        (Ok(Ok(Some(_))), _) => serve_http1(stream, Peer::plain(address), shared).await,
+        (Ok(Ok(Some(_))), _) => serve_http1(stream, Peer::plain(address), visit, shared).await,
         (Ok(Ok(None)) | Err(_), _) => {}
         (Ok(Err(error)), _) => debug!(%error, client.address = %address, "A connection broke"),
     }
@@ -187,6 +237,7 @@ async fn serve_tls(
     stream: TcpStream,
     address: SocketAddr,
     tls: &TlsAcceptor,
+    visit: &Visit,
     shared: &Arc<Shared>,
 ) {
     let accepted = match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
@@ -196,33 +247,41 @@ async fn serve_tls(
     };
     let peer = Peer::encrypted(address);
     match (accepted.speaks, &shared.options.sessions) {
-        (Speaks::Http1, _) => serve_http1(accepted.stream, peer, shared).await,
-        (Speaks::Http2, _) => serve_http2(accepted.stream, peer, shared).await,
+        (Speaks::Http1, _) => serve_http1(accepted.stream, peer, visit, shared).await,
+        (Speaks::Http2, _) => serve_http2(accepted.stream, peer, visit, shared).await,
         (Speaks::Messages, Some(sessions)) => {
+            // Sessions have bounds of their own, on their number and their silence.
+            let _under_way = visit.sight().request();
             sessions.serve_tls(accepted.stream, address, shared.stop.clone()).await;
         }
         (Speaks::Messages, None) => {}
     }
 }
 
-async fn serve_http1<S>(stream: S, peer: Peer, shared: &Arc<Shared>)
+async fn serve_http1<S>(stream: S, peer: Peer, visit: &Visit, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answer = {
-        let shared = Arc::clone(shared);
-        service_fn(move |request| answer(Arc::clone(&shared), peer, request))
+        let (shared, sight) = (Arc::clone(shared), visit.sight());
+        service_fn(move |request| answer(Arc::clone(&shared), sight.clone(), peer, request))
     };
+    let Patience { head, idle, stall } = shared.options.patience;
+    let stream = StallGuard::new(HeadGuard::new(stream, visit.sight(), head), stall);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // The wait for a next request counts as waiting for its head.
-        .header_read_timeout(HTTP_IDLE_MAX)
+        .header_read_timeout(idle)
         .max_header_size(HTTP_HEADER_BYTES_MAX)
         .max_buf_size(HTTP_SEND_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(StallGuard::new(stream, HTTP_STALL_MAX)), answer);
+        .serve_connection(TokioIo::new(stream), answer);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = visit.told_to_leave() => {
+            connection.as_mut().graceful_shutdown();
+            leave(connection, visit).await
+        }
         () = shared.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -231,17 +290,18 @@ where
     note_end(ended, peer);
 }
 
-async fn serve_http2<S>(stream: S, peer: Peer, shared: &Arc<Shared>)
+async fn serve_http2<S>(stream: S, peer: Peer, visit: &Visit, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answer = {
-        let shared = Arc::clone(shared);
-        service_fn(move |request| answer(Arc::clone(&shared), peer, request))
+        let (shared, sight) = (Arc::clone(shared), visit.sight());
+        service_fn(move |request| answer(Arc::clone(&shared), sight.clone(), peer, request))
     };
     // A client that waits for nothing and says nothing is let go; one that takes what it asked
     // for says so now and then.
-    let stream = StallGuard::new(Watched::new(stream, HTTP_STALL_MAX), HTTP_STALL_MAX);
+    let stall = shared.options.patience.stall;
+    let stream = StallGuard::new(Watched::new(stream, stall), stall);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP_REQUESTS_MAX)
@@ -253,12 +313,29 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = visit.told_to_leave() => {
+            connection.as_mut().graceful_shutdown();
+            leave(connection, visit).await
+        }
         () = shared.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     note_end(ended, peer);
+}
+
+/// The rest of a connection whose room is wanted: what is under way is answered; a request that is
+/// only half there is not waited for.
+async fn leave(
+    mut connection: Pin<&mut impl Future<Output = hyper::Result<()>>>,
+    visit: &Visit,
+) -> hyper::Result<()> {
+    match timeout(HTTP_LEAVE_MAX, &mut connection).await {
+        Ok(ended) => ended,
+        Err(_elapsed) if visit.sight().is_idle() => Ok(()),
+        Err(_elapsed) => connection.await,
+    }
 }
 
 /// [`HTTP_HEADER_BYTES_MAX`], as HTTP/2 counts.
@@ -274,9 +351,11 @@ fn note_end(ended: hyper::Result<()>, peer: Peer) {
 
 async fn answer(
     shared: Arc<Shared>,
+    sight: Sight,
     peer: Peer,
     request: hyper::Request<Incoming>,
 ) -> Result<Response, Infallible> {
+    let under_way = sight.request();
     if let Some(from) = counted_origin(peer.address) {
         shared.admission.request(from).await;
     }
@@ -286,7 +365,8 @@ async fn answer(
         let plain_tokens = shared.options.plain_tokens;
         request.extensions_mut().insert(Peer { is_own_name, plain_tokens, ..peer });
     }
-    shared.router.clone().call(request).await
+    let response = shared.router.clone().call(request).await?;
+    Ok(response.map(|body| Answered::body(body, under_way)))
 }
 
 impl Shared {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::formats::limits::{CONNECTIONS_MAX, HANDSHAKE_MAX, QUIC_DRAIN_MAX};
+use crate::formats::limits::{CONNECTIONS_NEAR, HANDSHAKE_MAX, QUIC_DRAIN_MAX};
 use crate::services::admission::Guest;
 use crate::transports::origin::counted_origin;
 use crate::transports::quic::identity::{Identity, IdentityError};
@@ -49,7 +49,8 @@ impl QuicServer {
         sessions: Sessions,
     ) -> Result<Self, QuicError> {
         let mut config = ServerConfig::with_crypto(Arc::new(identity.server_crypto()?));
-        config.transport_config(transport::of_box()).max_incoming(CONNECTIONS_MAX);
+        let waiting_max = sessions.0.parts.admission.quic_connections();
+        config.transport_config(transport::of_box()).max_incoming(waiting_max);
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new(identity.endpoint_config()?, Some(config), socket, runtime)?;
         Ok(Self { endpoint, shared: sessions.0 })
@@ -107,16 +108,22 @@ struct Admitted {
     unproven: Option<OwnedSemaphorePermit>,
 }
 
-/// Refuses beyond [`CONNECTIONS_MAX`] and beyond an address's share. From half of it on, or with
-/// many handshakes under way, it asks for proof of the address, so that nobody fills the box with
-/// other people's (RFC 9000, section 8.1).
+/// Refuses beyond the connections that [`Admission`](crate::services::Admission) grants and beyond
+/// an address's share; this machine has some more. From half of it on, or with many handshakes
+/// under way, it asks for proof of the address, so that nobody fills the box with other people's
+/// (RFC 9000, section 8.1).
 fn admitted(incoming: Incoming, connections: usize, shared: &Shared) -> Option<Admitted> {
-    if connections >= CONNECTIONS_MAX {
+    let (most, refused) =
+        (shared.parts.admission.quic_connections(), &shared.parts.metrics.quic_connections_refused);
+    let is_near = counted_origin(incoming.remote_address()).is_none();
+    if connections >= most + if is_near { CONNECTIONS_NEAR } else { 0 } {
+        refused.inc();
+        debug!(address = %incoming.remote_address(), "There are enough connections");
         incoming.refuse();
         return None;
     }
     let unproven = Arc::clone(&shared.unproven_handshakes).try_acquire_owned().ok();
-    let is_busy = connections >= CONNECTIONS_MAX / 2 || unproven.is_none();
+    let is_busy = connections >= most / 2 || unproven.is_none();
     let incoming = if is_busy && incoming.may_retry() {
         incoming.retry().err()?.into_incoming()
     } else {
@@ -125,6 +132,7 @@ fn admitted(incoming: Incoming, connections: usize, shared: &Shared) -> Option<A
     let counted = counted_origin(incoming.remote_address());
     let guest = counted.map(|from| shared.parts.admission.quic_connection(from));
     if matches!(guest, Some(None)) {
+        refused.inc();
         debug!(address = %incoming.remote_address(), "An address has enough connections");
         incoming.refuse();
         return None;

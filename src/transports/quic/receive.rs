@@ -1,18 +1,16 @@
 //! Runs `wire::push::Receiver` on a stream, between a client and the publisher.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep_until;
 use tracing::debug;
 
 use crate::formats::CacheName;
 use crate::formats::limits::STREAM_IDLE_MAX;
-use crate::services::{Begun, Caller, PublishError, Publisher, Upload};
+use crate::services::{Begun, Caller, PublishError, Publisher, PusherId, Turn, Turns, Upload};
 use crate::transports::quic::session::{Session, Unanswered};
 use crate::transports::quic::stream::{MessageReader, MessageWriter};
 use crate::wire::message::{ChunkRef, ClientMessage, InlineChunk, Offer};
@@ -32,7 +30,7 @@ pub(super) async fn push(
         publish: &session.shared.parts.publish,
         caller,
         device_key: session.hello.device_key,
-        frame_bytes: Arc::clone(&session.shared.frame_bytes),
+        frame_bytes: session.shared.frame_bytes.clone(),
         upload: None,
         work: None.into(),
         admission: None.into(),
@@ -40,9 +38,10 @@ pub(super) async fn push(
         held: None,
     };
     push.machine.handle(Instant::now(), ReceiverEvent::Client(offer));
-    let mut client_ended = false;
+    let (mut client_ended, mut received_bytes) = (false, 0);
     while !push.do_actions(writer)? {
-        let deadline = push.machine.deadline();
+        // Who waits for room of ours is not silent.
+        let deadline = push.machine.deadline().filter(|_| push.waiting.is_none());
         if client_ended && deadline.is_some() {
             debug!("A client ended its push half-way");
             return Ok(());
@@ -54,14 +53,19 @@ pub(super) async fn push(
                 push.upload = upload;
                 push.machine.handle(Instant::now(), event);
             }
-            Some(permit) = &mut push.admission => push.admit(permit),
+            Some(room) = &mut push.admission => push.admit(room),
             message = reader.next(), if wants_message => match message? {
                 Some(message) => push.hear(message),
                 None => client_ended = true,
             },
             flushed = writer.flush(), if writer.pending_bytes() > 0 => flushed?,
             () = sleep_until(deadline.unwrap_or_else(far_off).into()), if deadline.is_some() => {
-                push.machine.tick(Instant::now());
+                let before = std::mem::replace(&mut received_bytes, reader.received_bytes());
+                if received_bytes > before {
+                    push.machine.note_progress(Instant::now());
+                } else {
+                    push.machine.tick(Instant::now());
+                }
             }
         }
     }
@@ -81,14 +85,14 @@ struct Push<'a> {
     publish: &'a Publisher,
     caller: &'a Caller,
     device_key: [u8; 32],
-    frame_bytes: Arc<Semaphore>,
+    frame_bytes: Turns<PusherId>,
     upload: Option<Upload>,
     work: OptionFuture<BoxFuture<'a, Worked>>,
     /// Room for the frame of the message that waits.
-    admission: OptionFuture<BoxFuture<'a, Option<OwnedSemaphorePermit>>>,
+    admission: OptionFuture<BoxFuture<'a, Turn<PusherId>>>,
     waiting: Option<ClientMessage>,
     /// The room that the frames take which the machine holds.
-    held: Option<OwnedSemaphorePermit>,
+    held: Option<Turn<PusherId>>,
 }
 
 impl Push<'_> {
@@ -111,20 +115,22 @@ impl Push<'_> {
     /// Hands a message to the machine, once there is room for the frame in it.
     fn hear(&mut self, message: ClientMessage) {
         if let ClientMessage::Chunk { frame, .. } = &message {
-            let bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-            let room = Arc::clone(&self.frame_bytes).acquire_many_owned(bytes);
-            self.admission = Some(room.map(Result::ok).boxed()).into();
+            let token = self.caller.token.id;
+            let pusher = PusherId { token, device_key: self.device_key };
+            let (frame_bytes, bytes) = (self.frame_bytes.clone(), frame.len());
+            let room = async move { frame_bytes.take(pusher, bytes).await };
+            self.admission = Some(room.boxed()).into();
             self.waiting = Some(message);
         } else {
             self.machine.handle(Instant::now(), ReceiverEvent::Client(message));
         }
     }
 
-    fn admit(&mut self, permit: Option<OwnedSemaphorePermit>) {
+    fn admit(&mut self, room: Turn<PusherId>) {
         self.admission = None.into();
-        match (&mut self.held, permit) {
-            (Some(held), Some(permit)) => held.merge(permit),
-            (held, permit) => *held = permit,
+        match &mut self.held {
+            Some(held) => held.merge(room),
+            none => *none = Some(room),
         }
         if let Some(message) = self.waiting.take() {
             self.machine.handle(Instant::now(), ReceiverEvent::Client(message));

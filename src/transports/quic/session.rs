@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use crate::formats::limits::{
-    CONNECTIONS_MAX, HALF_MESSAGES_BYTES_OF_BOX_MAX, HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX,
-    QUIC_DRAIN_MAX, RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
+    HALF_MESSAGES_BYTES_OF_BOX_MAX, HANDSHAKE_MAX, HANDSHAKES_UNPROVEN_MAX, QUIC_DRAIN_MAX,
+    RECEIVE_BYTES_MAX, STREAM_IDLE_MAX,
 };
 use crate::formats::signature::SecretKey;
 use crate::services::{
-    Admission, Auth, Cache, Caches, Caller, Origin, Pairing, Publisher, SigningMode, TokenId,
+    Admission, Auth, Cache, Caches, Caller, Metrics, Origin, Pairing, Publisher, PusherId,
+    SigningMode, TokenId, Turns,
 };
 use crate::transports::origin::{counted_origin, origin_of};
 use crate::transports::quic::link::{Link, RecvHalf, SendHalf};
@@ -58,6 +59,8 @@ pub struct QuicParts {
     pub auth: Auth,
     /// Bounds what one address can take.
     pub admission: Admission,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
     /// Knows pairing codes.
     pub pairing: Pairing,
     /// Knows caches.
@@ -74,7 +77,7 @@ pub struct QuicParts {
 pub(super) struct Shared {
     pub(super) parts: QuicParts,
     /// Bytes of frames that are kept for the store; see [`RECEIVE_BYTES_MAX`].
-    pub(super) frame_bytes: Arc<Semaphore>,
+    pub(super) frame_bytes: Turns<PusherId>,
     /// Bytes of messages that are half there.
     half_messages: Arc<Semaphore>,
     /// Handshakes that may be under way with addresses that nobody has proven.
@@ -109,12 +112,15 @@ impl Sessions {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let refused = &self.0.parts.metrics.quic_connections_refused;
         let Ok(_room) = self.0.tls_room.try_acquire() else {
+            refused.inc();
             return debug!(%address, "Too many clients by TLS; let one more go");
         };
         let guest =
             counted_origin(address).map(|from| self.0.parts.admission.quic_connection(from));
         if matches!(guest, Some(None)) {
+            refused.inc();
             return debug!(%address, "An address has enough connections");
         }
         match Streams::of_box(stream, address).await {
@@ -126,12 +132,13 @@ impl Sessions {
 
 impl Shared {
     fn new(parts: QuicParts) -> Self {
+        let tls_room = Semaphore::new(parts.admission.quic_connections());
         Self {
             parts,
-            frame_bytes: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)),
+            frame_bytes: Turns::new(RECEIVE_BYTES_MAX),
             half_messages: Arc::new(Semaphore::new(HALF_MESSAGES_BYTES_OF_BOX_MAX)),
             unproven_handshakes: Arc::new(Semaphore::new(HANDSHAKES_UNPROVEN_MAX)),
-            tls_room: Semaphore::new(CONNECTIONS_MAX),
+            tls_room,
         }
     }
 }
@@ -182,6 +189,22 @@ impl From<Refusal> for Unanswered {
     }
 }
 
+/// A connection that is counted while it is open.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.quic_connections.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.quic_connections.dec();
+    }
+}
+
 /// Greets a client and serves its requests until it goes, or until `stop` and a drain.
 pub(super) async fn serve_connection(
     connection: Link,
@@ -190,6 +213,7 @@ pub(super) async fn serve_connection(
 ) {
     let address = connection.remote_address();
     let span = info_span!("client", client.address = %address);
+    let _open = Open::new(&shared.parts.metrics);
     let session = async {
         let from = origin_of(address);
         match timeout(HANDSHAKE_MAX, greeting(&connection, &shared, from)).await {
@@ -431,13 +455,13 @@ async fn answer(
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
 ) -> Result<(), Unanswered> {
-    let first = timeout(STREAM_IDLE_MAX, reader.next());
+    let first = reader.next_while_it_moves(STREAM_IDLE_MAX);
     let first = tokio::select! {
         first = first => first,
         why = session.revoked() => return Err(why.into()),
     };
     let first = first
-        .map_err(|_elapsed| Refusal::new(RefusalCode::TimedOut, "no request came on the stream"))?;
+        .ok_or_else(|| Refusal::new(RefusalCode::TimedOut, "no request came on the stream"))?;
     let Some(first) = first? else { return Err(StreamError::Cut.into()) };
     let parts = &session.shared.parts;
     let caller = check(&parts.auth, session.from, &session.hello).await?;

@@ -1,6 +1,9 @@
 //! Messages on a stream: `wire::framing` with a link's streams under it.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
+use tokio::time::timeout;
 
 use crate::formats::limits::MESSAGE_BYTES_MAX;
 use crate::transports::quic::link::{LinkError, RecvHalf, SendHalf};
@@ -37,12 +40,13 @@ pub(super) struct MessageReader {
     stream: RecvHalf,
     decoder: Decoder,
     share: Option<Share>,
+    received_bytes: u64,
 }
 
 impl MessageReader {
     /// A reader that takes messages of at most `max_bytes`.
     pub(super) fn new(stream: RecvHalf, max_bytes: usize) -> Self {
-        Self { stream, decoder: Decoder::new(max_bytes), share: None }
+        Self { stream, decoder: Decoder::new(max_bytes), share: None, received_bytes: 0 }
     }
 
     /// The same reader, if what it holds of a message takes room.
@@ -62,6 +66,27 @@ impl MessageReader {
         Self::new(stream, MESSAGE_BYTES_MAX)
     }
 
+    /// Bytes that came so far: who sends slowly is told from who sends nothing.
+    pub(super) const fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// The next message; `None` if nothing came of it for as long as `patience`. How long it takes
+    /// as a whole is not bounded.
+    pub(super) async fn next_while_it_moves<M: Message>(
+        &mut self,
+        patience: Duration,
+    ) -> Option<Result<Option<M>, StreamError>> {
+        loop {
+            let before = self.received_bytes;
+            match timeout(patience, self.next()).await {
+                Ok(next) => return Some(next),
+                Err(_elapsed) if self.received_bytes > before => {}
+                Err(_elapsed) => return None,
+            }
+        }
+    }
+
     /// The next message; `None` if the stream ended behind the last one. Cancel-safe.
     pub(super) async fn next<M: Message>(&mut self) -> Result<Option<M>, StreamError> {
         loop {
@@ -71,7 +96,11 @@ impl MessageReader {
             }
             self.hold()?;
             match self.stream.read().await.map_err(StreamError::Read)? {
-                Some(piece) => self.decoder.feed(&piece),
+                Some(piece) => {
+                    let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+                    self.received_bytes = self.received_bytes.saturating_add(length);
+                    self.decoder.feed(&piece);
+                }
                 None if self.decoder.is_between_messages() => return Ok(None),
                 None => return Err(StreamError::Cut),
             }

@@ -166,6 +166,11 @@ impl Receiver {
         }
     }
 
+    /// Bytes of a message came that is not whole: the client is slow, and not silent.
+    pub fn note_progress(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
     /// Refuses if the client has been silent for too long; call it at the
     /// [`deadline`](Self::deadline).
     pub fn tick(&mut self, now: Instant) {

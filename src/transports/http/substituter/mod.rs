@@ -6,6 +6,8 @@ mod attachment;
 mod bytes;
 mod cache_info;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod listing;
 mod nar;
 mod narinfo;

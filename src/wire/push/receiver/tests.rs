@@ -263,6 +263,11 @@ fn a_silent_client_is_let_go_but_a_slow_store_is_waited_for() {
     assert_eq!(driven.receiver.deadline(), Some(driven.now + STREAM_IDLE_MAX));
     driven.receiver.tick(driven.now + STREAM_IDLE_MAX - Duration::from_millis(1));
     assert_eq!(driven.actions(), []);
+    // A message that comes in slowly is progress.
+    driven.now += STREAM_IDLE_MAX;
+    driven.receiver.note_progress(driven.now);
+    driven.receiver.tick(driven.now);
+    assert_eq!(driven.receiver.deadline(), Some(driven.now + STREAM_IDLE_MAX));
     driven.receiver.tick(driven.now + STREAM_IDLE_MAX);
     let actions = driven.actions();
     let [ReceiverAction::Send(BoxMessage::Refused(refusal)), ReceiverAction::Close] = &actions[..]
