@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::host::Host;
 
-pub(super) use caches::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand};
+pub(super) use caches::{
+    CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, KeyCommand, OrNone,
+};
 pub(super) use nix::{MeantCache, RemoveArgs, UseArgs};
 pub(super) use pins::{NewPinArgs, PinArgs, PinCommand};
 pub(super) use serving::{

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::cli::args::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs};
+use crate::cli::args::{CacheCommand, CacheCommonArgs, CacheCreateArgs, CacheSetArgs, OrNone};
 use crate::cli::context::Context;
 use crate::cli::duration::moment;
 use crate::cli::exit::{Complaint, Exit};
 use crate::cli::key;
-use crate::cli::output;
+use crate::cli::output::{self, bytes, counted};
 use crate::client::administration::{
     Administration, CacheChanges, CacheFacts, NewCache, RootPlace, SigningMode,
 };
@@ -126,6 +126,8 @@ fn common_changes(args: CacheCommonArgs) -> CacheChanges {
         description: args.description,
         priority: args.priority,
         root_position: args.root.map(|place| place.map_or(RootPlace::Last, RootPlace::At)),
+        retention_days: args.retention.map(|OrNone(days)| days),
+        quota_bytes: args.quota.map(|OrNone(size)| size.map(|size| size.as_u64())),
         ..CacheChanges::default()
     }
 }
@@ -187,9 +189,26 @@ fn text(cache: &ShownCache) -> String {
         ("priority", facts.priority.to_string()),
         ("at the root", root),
         ("paths", format!("{} visible, {} hidden", facts.paths_visible, facts.paths_hidden)),
-        ("created", moment(facts.created_at)),
+        ("size", size(facts)),
     ]);
+    shown.extend(facts.retention_days.map(|days| ("retention", retention(days))));
+    shown.push(("created", moment(facts.created_at)));
     output::facts(&shown)
+}
+
+fn size(facts: &CacheFacts) -> String {
+    let stored = bytes(facts.stored_bytes);
+    match facts.quota_bytes {
+        None => stored,
+        Some(quota) if facts.stored_bytes > quota => {
+            format!("{stored}, BEYOND its quota of {}", bytes(quota))
+        }
+        Some(quota) => format!("{stored} of a quota of {}", bytes(quota)),
+    }
+}
+
+fn retention(days: u32) -> String {
+    format!("paths leave that nobody has read for {}", counted(days.into(), "day"))
 }
 
 #[cfg(test)]
@@ -206,9 +225,12 @@ mod tests {
             priority: 30,
             root_position: Some(1),
             description: String::new(),
+            retention_days: Some(30),
+            quota_bytes: Some(4 << 30),
             created_at: 0,
             paths_visible: 12,
             paths_hidden: 1,
+            stored_bytes: 3 << 30,
         };
         ShownCache { url: "http://office.local:5273/main".into(), facts }
     }
@@ -223,6 +245,8 @@ kind         public, managed
 priority     30
 at the root  yes, place 1
 paths        12 visible, 1 hidden
+size         3.0 GiB of a quota of 4.0 GiB
+retention    paths leave that nobody has read for 30 days
 created      1970-01-01 00:00 UTC
 ";
         assert_eq!(text(&cache()), expected);

@@ -53,7 +53,10 @@ fn text(ended: &EndedCollection) -> String {
     let mut lines: Vec<_> = ended
         .paths
         .iter()
-        .map(|leaving| format!("{}  {}  {}", leaving.cache, leaving.path, bytes(leaving.file_size)))
+        .map(|leaving| {
+            let size = bytes(leaving.file_size);
+            format!("{}  {}  {size}  {}", leaving.cache, leaving.path, why(&leaving.reason))
+        })
         .collect();
     let named = u64::try_from(ended.paths.len()).unwrap_or(u64::MAX);
     if ended.paths_count > named {
@@ -71,6 +74,17 @@ fn text(ended: &EndedCollection) -> String {
     lines.join("\n")
 }
 
+/// Why a path leaves, for people.
+fn why(reason: &str) -> &str {
+    match reason {
+        "retention" => "not read for as long as the cache keeps paths",
+        "quota" => "the cache is beyond its quota",
+        "box-quota" => "the box is beyond its quota",
+        "space" => "room is wanted on the disk",
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +98,12 @@ mod tests {
             ended_at: 2,
             dry_run: true,
             error: None,
-            paths: vec![LeavingPath { cache: "main".to_owned(), path, file_size: 2048 }],
+            paths: vec![LeavingPath {
+                cache: "main".to_owned(),
+                path,
+                file_size: 2048,
+                reason: "quota".to_owned(),
+            }],
             paths_count: 3,
             nars: 3,
             chunks: 1,
@@ -94,7 +113,8 @@ mod tests {
         };
         assert_eq!(
             text(&ended),
-            "main  /nix/store/syd87l2rxw8cbsxmxl853h0r6pdwhwjr-curl  2.0 KiB\nand 2 more\n\
+            "main  /nix/store/syd87l2rxw8cbsxmxl853h0r6pdwhwjr-curl  2.0 KiB  the cache is \
+             beyond its quota\nand 2 more\n\
              3 paths would leave; some 1.0 MiB in 1 chunk would be free, as packs are emptied"
         );
         ended.dry_run = false;

@@ -65,6 +65,7 @@ fn text(status: &BoxStatus) -> String {
     if status.space.total_bytes > 0 {
         shown.push(("disk", space_text(&status.space)));
     }
+    shown.extend(quota_text(status).map(|text| ("quota", text)));
     if let Some(clock) = status.clock.as_ref().filter(|clock| !clock.trusted) {
         shown.push(("CLOCK", clock_text(clock, status.now)));
     }
@@ -107,6 +108,16 @@ fn space_text(space: &SpaceFacts) -> String {
         left => format!("{} for pushes", bytes(left)),
     };
     format!("{available} of {total} free, {room}")
+}
+
+fn quota_text(status: &BoxStatus) -> Option<String> {
+    let quota = status.space.quota_bytes?;
+    let stored = status.caches.iter().map(|cache| cache.stored_bytes).sum::<u64>();
+    let (text, beyond) = (bytes(stored), bytes(stored.saturating_sub(quota)));
+    Some(match stored > quota {
+        true => format!("{text}, {beyond} BEYOND {}: the next collection frees it", bytes(quota)),
+        false => format!("{text} of {}", bytes(quota)),
+    })
 }
 
 fn clock_text(clock: &ClockFacts, now: u64) -> String {

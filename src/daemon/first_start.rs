@@ -9,8 +9,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tracing::info;
 
 use crate::daemon::run::DaemonError;
-use crate::formats::CacheName;
 use crate::formats::signature::SecretKey;
+use crate::formats::{CacheLimits, CacheName};
 use crate::store::{NewCache, NewToken, SigningMode, Store};
 use crate::wire::device_id::DeviceId;
 use crate::wire::token::TokenText;
@@ -73,6 +73,7 @@ fn main_cache(key_host: &str, now: u64) -> Result<NewCache, DaemonError> {
         priority: PRIORITY_DEFAULT,
         root_position: Some(1),
         description: String::new(),
+        limits: CacheLimits::default(),
         key: Some(key),
         public_keys: Vec::new(),
         created_at: now,

@@ -182,7 +182,7 @@ fn resolve_tls(
 }
 
 fn resolve_store(typed: &StoreSection, folder: PathBuf) -> Result<StoreOptions, SettingsError> {
-    let StoreSection { readers, compression_level, pack_size, min_free } = typed;
+    let StoreSection { readers, compression_level, pack_size, min_free, quota } = typed;
     let defaults = StoreOptions::at(&folder);
     let options = StoreOptions {
         folder,
@@ -190,6 +190,7 @@ fn resolve_store(typed: &StoreSection, folder: PathBuf) -> Result<StoreOptions, 
         compression_level: compression_level.unwrap_or(defaults.compression_level),
         pack_bytes_max: pack_size.map_or(defaults.pack_bytes_max, |size| size.as_u64()),
         min_free_bytes: min_free.map_or(defaults.min_free_bytes, |size| size.as_u64()),
+        quota_bytes: quota.map(|size| size.as_u64()).filter(|bytes| *bytes > 0),
     };
     let out_of_bounds = |key, found, expected| SettingsError::OutOfBounds { key, found, expected };
     if !(1..=64).contains(&options.readers) {

@@ -58,6 +58,7 @@ pub(super) struct StoreSection {
     pub(super) compression_level: Option<i32>,
     pub(super) pack_size: Option<ByteSize>,
     pub(super) min_free: Option<ByteSize>,
+    pub(super) quota: Option<ByteSize>,
 }
 
 /// `[limits]`

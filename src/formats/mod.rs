@@ -8,6 +8,7 @@ pub mod backup;
 pub mod base32;
 pub mod box_name;
 pub mod cache_info;
+pub mod cache_limits;
 pub mod cache_name;
 pub mod chunking;
 pub mod compression;
@@ -25,6 +26,7 @@ pub mod store_path;
 
 pub use attachment::AttachmentName;
 pub use box_name::BoxName;
+pub use cache_limits::CacheLimits;
 pub use cache_name::CacheName;
 pub use compression::Compression;
 pub use file_path::FilePath;

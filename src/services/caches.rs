@@ -10,8 +10,8 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::formats::CacheName;
 use crate::formats::signature::{PublicKey, SecretKey};
+use crate::formats::{CacheLimits, CacheName};
 use crate::services::auth::Caller;
 use crate::services::clock;
 use crate::services::keys;
@@ -25,7 +25,7 @@ pub use change::{
 pub use snapshot::Scope;
 pub(super) use snapshot::ScopeKey;
 
-use change::{check_description, check_priority};
+use change::{check_description, check_limits, check_priority};
 use snapshot::Snapshot;
 
 /// The caches of a box.
@@ -107,9 +107,11 @@ impl Caches {
     }
 
     async fn do_create(&self, request: CacheRequest) -> Result<Arc<Cache>, CacheError> {
-        let CacheRequest { name, is_public, signing, description, priority, root } = request;
+        let CacheRequest { name, is_public, signing, description, priority, root, limits } =
+            request;
         check_description(&description)?;
         check_priority(priority)?;
+        check_limits(limits)?;
         let (signing, key, public_keys) = match signing {
             SigningRequest::Managed => {
                 (SigningMode::Managed, Some(self.first_key(&name)?), Vec::new())
@@ -127,6 +129,7 @@ impl Caches {
             priority,
             root_position: self.root_position(root),
             description,
+            limits,
             key,
             public_keys,
             created_at: clock::now(),
@@ -162,7 +165,8 @@ impl Caches {
     ) -> Result<Arc<Cache>, CacheError> {
         let _no_other = self.0.changing.lock().await;
         let cache = self.get(name).ok_or_else(|| CacheError::NoSuchCache(name.clone()))?;
-        let CacheChanges { is_public, signing, description, priority, root, force } = changes;
+        let limits = self.limits(&cache, &changes).await?;
+        let CacheChanges { is_public, signing, description, priority, root, force, .. } = changes;
         let description = description.unwrap_or_else(|| cache.description.clone());
         check_description(&description)?;
         let priority = priority.unwrap_or(cache.priority);
@@ -175,6 +179,7 @@ impl Caches {
             root_position: root
                 .map_or(cache.root_position, |place| self.moved_to(place, cache.root_position)),
             description,
+            limits,
             first_key,
             public_keys,
         };
@@ -203,6 +208,30 @@ impl Caches {
         info!(cache = %name, "Deleted the cache {name}");
         self.reload().await?;
         Ok(cache)
+    }
+
+    /// What becomes of a cache's limits. A quota that paths would have to leave for is refused
+    /// where nobody insists.
+    async fn limits(
+        &self,
+        cache: &Cache,
+        changes: &CacheChanges,
+    ) -> Result<CacheLimits, CacheError> {
+        let CacheLimits { retention_days, quota_bytes } = cache.limits;
+        let limits = CacheLimits {
+            retention_days: changes.retention_days.unwrap_or(retention_days),
+            quota_bytes: changes.quota_bytes.unwrap_or(quota_bytes),
+        };
+        check_limits(limits)?;
+        if let Some(Some(quota_bytes)) = changes.quota_bytes
+            && !changes.force
+        {
+            let stored_bytes = self.0.store.stored_bytes(cache.id).await?;
+            if stored_bytes > quota_bytes {
+                return Err(CacheError::QuotaBelow { stored_bytes, quota_bytes });
+            }
+        }
+        Ok(limits)
     }
 
     async fn to_its_end<F>(&self, change: impl FnOnce(Self) -> F) -> Result<Arc<Cache>, CacheError>

@@ -1,5 +1,7 @@
-//! Collections: on request, every hour, and when a push finds no room. One at a time.
+//! Collections: on request, every hour, when a push finds no room, and when much was pushed to what
+//! has a quota. One at a time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +12,11 @@ use tracing::warn;
 use crate::formats::CacheName;
 use crate::services::caches::Caches;
 use crate::services::chain::Chain;
-use crate::services::clock;
+use crate::services::clock::{self, Clock};
 use crate::services::metrics::Metrics;
 use crate::services::narinfo_cache::NarInfoCache;
 use crate::store::{
-    CollectReport, CollectRequest, LeavingPath, Space, Store, StoreError, UnixSeconds,
+    Cache, CollectReport, CollectRequest, LeavingPath, Space, Store, StoreError, UnixSeconds,
 };
 
 /// How often what nobody needs is taken away. A collection that finds nothing reads the index once.
@@ -22,6 +24,9 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// What is made free beyond what is wanted just now, so that not every push waits for its own
 /// collection: some packs.
 const AHEAD_BYTES: u64 = 512 << 20;
+/// A collection begins when a quota's so-manieth part was pushed: by so much, and what comes while
+/// it runs, a quota may be passed.
+const QUOTA_PART: u64 = 16;
 /// Paths that a report names; it counts all.
 const PATHS_NAMED_MAX: usize = 1000;
 
@@ -91,8 +96,11 @@ struct Inner {
     caches: Caches,
     narinfos: Arc<NarInfoCache>,
     metrics: Arc<Metrics>,
+    clock: Clock,
     state: Mutex<State>,
     asked: Notify,
+    /// Bytes of NARs that were pushed since a collection began for a quota.
+    pushed_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -111,9 +119,18 @@ impl Collections {
         caches: Caches,
         narinfos: Arc<NarInfoCache>,
         metrics: Arc<Metrics>,
+        clock: Clock,
     ) -> Self {
-        let (state, asked) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { store, caches, narinfos, metrics, state, asked }))
+        Self(Arc::new(Inner {
+            store,
+            caches,
+            narinfos,
+            metrics,
+            clock,
+            state: Mutex::default(),
+            asked: Notify::new(),
+            pushed_bytes: AtomicU64::new(0),
+        }))
     }
 
     /// Asks for a collection; it runs in the background.
@@ -165,6 +182,18 @@ impl Collections {
         }
         self.0.asked.notify_one();
         let _box_stops = told.await;
+    }
+
+    /// Notes that a NAR of that size was pushed to a cache. Has a collection begin when that may
+    /// have brought something a good deal beyond its quota.
+    pub(super) fn note_pushed(&self, cache: &Cache, nar_size: u64) {
+        let quotas = [cache.limits.quota_bytes, self.0.store.quota_bytes()];
+        let Some(least) = quotas.into_iter().flatten().min() else { return };
+        let pushed = self.0.pushed_bytes.fetch_add(nar_size, Ordering::Relaxed);
+        if pushed.saturating_add(nar_size) >= least / QUOTA_PART {
+            self.0.pushed_bytes.store(0, Ordering::Relaxed);
+            self.0.asked.notify_one();
+        }
     }
 
     /// Runs the collections that are due or asked for, for ever. When it is dropped one under way
@@ -231,7 +260,8 @@ impl Collections {
         let cache = cache.and_then(|name| self.0.caches.get(&name)).map(|cache| cache.id);
         let narinfos = Arc::clone(&self.0.narinfos);
         let left = Arc::new(move |paths: &[_]| paths.iter().for_each(|it| narinfos.forget(*it)));
-        let request = CollectRequest { cache, free_bytes: missing, dry_run };
+        let trusted_now = self.0.clock.trusted_now();
+        let request = CollectRequest { cache, free_bytes: missing, dry_run, trusted_now };
         let mut store = self.0.store.collect(request, left).await?;
         if !dry_run {
             self.0.metrics.collected(&store);
@@ -269,6 +299,7 @@ mod tests {
         available_bytes: 10 << 30,
         kept_free_bytes: 2 << 30,
         promised_bytes: 0,
+        quota_bytes: None,
     };
 
     #[test]

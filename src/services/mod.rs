@@ -40,8 +40,8 @@ use crate::store::Store;
 use crate::wire::DeviceId;
 
 pub use crate::store::{
-    Attachment, Cache, CheckProgress, CheckReport, LogPlace, ManagedKey, NarFile, PinPlace, Right,
-    SigningMode, Space, StoreError, StoreStats, Token, TokenId, UnixSeconds,
+    Attachment, Cache, CheckProgress, CheckReport, LeavingReason, LogPlace, ManagedKey, NarFile,
+    PinPlace, Right, SigningMode, Space, StoreError, StoreStats, Token, TokenId, UnixSeconds,
 };
 pub use admission::{Admission, AdmissionOptions, Origin};
 pub use auth::{Auth, AuthError, Caller};
@@ -152,6 +152,7 @@ impl Services {
             caches.clone(),
             Arc::clone(&narinfos),
             Arc::clone(&metrics),
+            clock.clone(),
         );
         let tokens = Tokens::new(store.clone(), caches.clone(), auth.clone(), device_id);
         let lookup = Lookup::new(store.clone(), Arc::clone(&narinfos), Arc::clone(&metrics));

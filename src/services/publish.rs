@@ -233,6 +233,9 @@ impl Inner {
             CommitOutcome::KeptFirst => (PushEnd::KeptFirst, PushOutcome::KeptFirst),
         };
         self.metrics.push(end);
+        if matches!(end, PushEnd::Stored | PushEnd::Hidden) {
+            self.collections.note_pushed(cache, path.info.nar_size);
+        }
         info!(
             cache = %cache.name,
             path = %path.info.store_path,

@@ -19,6 +19,8 @@ pub struct CacheStatus {
     pub paths_visible: u64,
     /// Paths that wait for references.
     pub paths_hidden: u64,
+    /// Bytes of its NARs in their stored form, counted for each path.
+    pub stored_bytes: u64,
 }
 
 /// How the box is.
@@ -129,7 +131,8 @@ impl Status {
     /// [`StoreError`] if the index cannot be read.
     pub async fn cache(&self, cache: Arc<Cache>) -> Result<CacheStatus, StoreError> {
         let (paths_visible, paths_hidden) = self.0.store.count_paths(cache.id).await?;
-        Ok(CacheStatus { cache, paths_visible, paths_hidden })
+        let stored_bytes = self.0.store.stored_bytes(cache.id).await?;
+        Ok(CacheStatus { cache, paths_visible, paths_hidden, stored_bytes })
     }
 
     /// Whether the store answers.

@@ -18,7 +18,7 @@ use crate::formats::chunking::Chunker;
 use crate::formats::frame::Compressor;
 use crate::formats::nar::NarWriter;
 use crate::formats::signature::SecretKey;
-use crate::formats::{CacheName, PathInfo, Sha256Hash, StorePath, base32};
+use crate::formats::{CacheLimits, CacheName, PathInfo, Sha256Hash, StorePath, base32};
 use crate::services::{
     AdmissionOptions, Begun, CacheRequest, Caller, PublishError, Services, ServicesOptions,
     TokenRequest, Upload, upkeep,
@@ -42,6 +42,7 @@ pub(crate) fn cache(id: i64, name: &str) -> Cache {
         priority: 30,
         root_position: None,
         description: String::new(),
+        limits: CacheLimits::default(),
         created_at: 1,
         keys: Vec::new(),
         public_keys: Vec::new(),
@@ -233,6 +234,7 @@ pub(crate) fn new_cache(name: &str, root_position: Option<u32>) -> NewCache {
         priority: 30,
         root_position,
         description: String::new(),
+        limits: CacheLimits::default(),
         key: Some(SecretKey::from_seed(&format!("{name}.office.local-1"), &[1; 32]).unwrap()),
         public_keys: Vec::new(),
         created_at: 1,

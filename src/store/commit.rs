@@ -187,6 +187,7 @@ pub(in crate::store) fn delete_cache(group: &Group<'_>, id: CacheId) -> Result<(
 }
 
 pub(in crate::store) fn append_cache(group: &Group<'_>, cache: Cache) -> Result<(), StoreError> {
+    let limits = cache.limits;
     let record = payload::Cache {
         uuid: cache.uuid,
         name: cache.name,
@@ -197,7 +198,7 @@ pub(in crate::store) fn append_cache(group: &Group<'_>, cache: Cache) -> Result<
         description: cache.description,
         created_at: cache.created_at,
     };
-    group.append(Kind::Cache, &payload::encode(&record)?)?;
+    group.append(Kind::Cache, &payload::encode_cache(&record, limits)?)?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use crate::store::error::StoreError;
 use crate::store::pack;
 
 /// The version of the data folder that this program writes.
-pub(in crate::store) const FORMAT_VERSION: u32 = 4;
+pub(in crate::store) const FORMAT_VERSION: u32 = 5;
 /// The oldest one that is brought up to it. Packs of 2 have no attachments, those of 2 and 3 no
 /// pins and no records that were moved; nothing else differs.
 const FORMAT_VERSION_MIN: u32 = 2;

@@ -53,7 +53,9 @@ pub use assemble::NarStream;
 pub use attachment::Attachment;
 pub use backup::{Backup, BackupProgress};
 pub use check::{CheckProgress, CheckReport};
-pub use collect::{CollectReport, CollectRequest, LeavingPath, OnLeft, Removal, RemovePath};
+pub use collect::{
+    CollectReport, CollectRequest, LeavingPath, LeavingReason, OnLeft, Removal, RemovePath,
+};
 pub use commit::{CommitOutcome, NarSource};
 pub use error::{IngestError, StoreError};
 pub use index::caches::{Cache, CacheId, CacheUpdate, NewCache, SigningMode};
@@ -354,15 +356,6 @@ impl Store {
         self.0.readers.run(find).await
     }
 
-    /// How many paths of a cache are visible, and how many hidden. Counts rows.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Index`].
-    pub async fn count_paths(&self, cache: CacheId) -> Result<(u64, u64), StoreError> {
-        self.0.readers.run(move |connection| paths::count_in(connection, cache)).await
-    }
-
     /// The JSON of a NAR's listing, made at ingest. `None` if it has none, because it has too
     /// many entries.
     ///
@@ -480,16 +473,6 @@ impl Store {
         NarStream::new(&self.0, nar, Form::Raw, offset, length)
     }
 
-    /// What is in the store.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Index`], or the folder cannot be read.
-    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let inner = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || stats::read(&inner)).await?
-    }
-
     /// Reads every record of every pack and verifies it; what is damaged is recorded. Works on
     /// the open store, beside everything else. `progress` is called a few times a second, on a
     /// blocking thread.
@@ -532,6 +515,12 @@ impl Store {
         self.0.room.measure()
     }
 
+    /// The quota of all caches together, if there is one.
+    #[must_use]
+    pub fn quota_bytes(&self) -> Option<u64> {
+        self.0.room.quota_bytes
+    }
+
     /// Notes that a path was read, if the cache has it, for the order in which paths leave.
     pub fn note_use(&self, cache: CacheId, path: StorePathHash) {
         self.0.shared.uses.note(cache, path);
@@ -543,7 +532,7 @@ impl Store {
     ///
     /// [`StoreError::CommitFailed`] and the like.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
-        self.0.writer.run(|group| group.shared.uses.write(group)).await
+        self.0.writer.run(|group| group.shared.uses.write(group, None)).await
     }
 
     /// What was written down of the wall clock last.

@@ -88,7 +88,7 @@ pub(in crate::store) fn open(
     // A collection writes what it moves before it removes the pack that it was in.
     let kept_free = options.min_free_bytes.saturating_add(options.pack_bytes_max);
     let inner = Inner {
-        room: Arc::new(Room::new(shared.folder.root().to_owned(), kept_free)),
+        room: Arc::new(Room::new(shared.folder.root().to_owned(), kept_free, options.quota_bytes)),
         writer: Writer::start(connection, Arc::clone(&shared))?,
         readers,
         shared,

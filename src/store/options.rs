@@ -15,6 +15,9 @@ pub struct StoreOptions {
     pub pack_bytes_max: u64,
     /// Bytes that stay free on the disk, whatever is pushed.
     pub min_free_bytes: u64,
+    /// Bytes of NARs of all caches, in their stored form and counted for each path, beyond which
+    /// paths leave.
+    pub quota_bytes: Option<u64>,
 }
 
 impl StoreOptions {
@@ -38,6 +41,7 @@ impl StoreOptions {
             compression_level: Self::COMPRESSION_LEVEL,
             pack_bytes_max: Self::PACK_BYTES_MAX,
             min_free_bytes: Self::MIN_FREE_BYTES,
+            quota_bytes: None,
         }
     }
 }

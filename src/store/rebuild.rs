@@ -136,6 +136,7 @@ fn settle_caches(connection: &Connection, known: &[Cache]) -> Result<(), StoreEr
             priority: settings.priority,
             root_position: settings.root_position.filter(|_| is_known),
             description: settings.description.clone(),
+            limits: settings.limits,
             first_key: None,
             public_keys: Vec::new(),
         };

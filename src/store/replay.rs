@@ -20,7 +20,7 @@ use data_encoding::HEXLOWER;
 use rusqlite::Connection;
 
 use crate::formats::signature::Signature;
-use crate::formats::{CacheName, StorePathHash};
+use crate::formats::{CacheLimits, CacheName, StorePathHash};
 use crate::store::check::CheckReport;
 use crate::store::error::StoreError;
 use crate::store::heal;
@@ -200,7 +200,7 @@ impl<'a> Replay<'a> {
                 payload::decode_manifest(bytes).map(|(it, sums)| self.manifest(&it, sums, at))
             }
             Kind::Listing => payload::decode(bytes).map(|it| self.listing(&it, at)),
-            Kind::Cache => payload::decode(bytes).map(|it| self.cache(it)),
+            Kind::Cache => payload::decode_cache(bytes).map(|(it, limits)| self.cache(it, limits)),
             Kind::Path => payload::decode_path(bytes).map(|(it, _alone)| self.path(it, at)),
             Kind::Signatures => payload::decode(bytes).map(|it| self.signatures(&it, at)),
             Kind::Attachment => payload::decode(bytes).map(|it| self.attachment(&it, at)),
@@ -355,7 +355,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn cache(&mut self, record: payload::Cache) -> Result<(), StoreError> {
+    fn cache(&mut self, record: payload::Cache, limits: CacheLimits) -> Result<(), StoreError> {
         let uuid = record.uuid;
         if self.ended_caches.contains(&uuid) {
             return Ok(());
@@ -369,6 +369,7 @@ impl<'a> Replay<'a> {
             priority: record.priority,
             root_position: record.root_position,
             description: record.description,
+            limits,
             key: None,
             public_keys: Vec::new(),
             created_at: record.created_at,
@@ -397,6 +398,7 @@ impl<'a> Replay<'a> {
             priority: RECOVERED_PRIORITY,
             root_position: None,
             description: "recovered from packs; its settings are lost".to_owned(),
+            limits: CacheLimits::default(),
             key: None,
             public_keys: Vec::new(),
             created_at: 0,

@@ -17,6 +17,8 @@ pub struct Space {
     pub kept_free_bytes: u64,
     /// What pushes under way may still take.
     pub promised_bytes: u64,
+    /// The quota of all caches together, if there is one.
+    pub quota_bytes: Option<u64>,
 }
 
 impl Space {
@@ -41,6 +43,8 @@ pub(in crate::store) struct Room {
     folder: PathBuf,
     kept_free_bytes: u64,
     promised_bytes: AtomicU64,
+    /// Beyond which paths leave; no push is refused for it.
+    pub(in crate::store) quota_bytes: Option<u64>,
 }
 
 /// Room that was given to one push; what is left of it goes back when this is dropped.
@@ -52,8 +56,12 @@ pub(in crate::store) struct Promised {
 
 impl Room {
     /// On the disk of `folder`.
-    pub(in crate::store) const fn new(folder: PathBuf, kept_free_bytes: u64) -> Self {
-        Self { folder, kept_free_bytes, promised_bytes: AtomicU64::new(0) }
+    pub(in crate::store) const fn new(
+        folder: PathBuf,
+        kept_free_bytes: u64,
+        quota_bytes: Option<u64>,
+    ) -> Self {
+        Self { folder, kept_free_bytes, promised_bytes: AtomicU64::new(0), quota_bytes }
     }
 
     /// How much there is now.
@@ -65,6 +73,7 @@ impl Room {
             available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
             kept_free_bytes: self.kept_free_bytes,
             promised_bytes: self.promised_bytes.load(Ordering::Relaxed),
+            quota_bytes: self.quota_bytes,
         })
     }
 

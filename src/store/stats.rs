@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use crate::store::Store;
 use crate::store::error::StoreError;
+use crate::store::index::caches::CacheId;
 use crate::store::index::paths;
 use crate::store::shared::Inner;
 
@@ -32,8 +35,39 @@ pub struct StoreStats {
     pub pack_bytes: u64,
 }
 
+impl Store {
+    /// What is in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`], or the folder cannot be read.
+    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || read(&inner)).await?
+    }
+
+    /// How many paths of a cache are visible, and how many hidden. Counts rows.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`].
+    pub async fn count_paths(&self, cache: CacheId) -> Result<(u64, u64), StoreError> {
+        self.0.readers.run(move |connection| paths::count_in(connection, cache)).await
+    }
+
+    /// Bytes of the NARs of a cache in their stored form, counted for each path: what its quota
+    /// is about. Reads the rows of its paths.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`].
+    pub async fn stored_bytes(&self, cache: CacheId) -> Result<u64, StoreError> {
+        self.0.readers.run(move |connection| paths::stored_bytes(connection, cache)).await
+    }
+}
+
 /// Counts. Blocking; reads the folder of the packs and some index pages.
-pub(in crate::store) fn read(inner: &Inner) -> Result<StoreStats, StoreError> {
+fn read(inner: &Inner) -> Result<StoreStats, StoreError> {
     read_all(inner).inspect_err(|error| inner.shared.trouble.note(error))
 }
 

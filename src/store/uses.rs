@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::formats::StorePathHash;
+use crate::store::UnixSeconds;
 use crate::store::error::StoreError;
 use crate::store::group::Group;
 use crate::store::index::caches::CacheId;
-use crate::store::index::{meta, paths};
+use crate::store::index::{meta, paths, use_days};
 
 /// Locks that do not wait for each other.
 const SHARDS: usize = 16;
@@ -51,15 +52,24 @@ impl Uses {
         }
     }
 
-    /// Writes down what was noted, and how far the order has come.
-    pub(in crate::store) fn write(&self, group: &Group<'_>) -> Result<(), StoreError> {
+    /// Writes down what was noted, and how far the order has come; with the day where it is `now`.
+    pub(in crate::store) fn write(
+        &self,
+        group: &Group<'_>,
+        now: Option<UnixSeconds>,
+    ) -> Result<(), StoreError> {
         for shard in &self.shards {
             let noted = std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
             for ((cache, path), place) in noted {
                 paths::set_used(group.tx, cache, path, place)?;
             }
         }
-        meta::set_uses(group.tx, self.next.load(Ordering::Relaxed))
+        let next = self.next.load(Ordering::Relaxed);
+        if let Some(now) = now {
+            use_days::note(group.tx, now, next)?;
+        }
+        // In one commit with the day, or a crash would let later uses come before it.
+        meta::set_uses(group.tx, next)
     }
 
     fn shard(&self, path: StorePathHash) -> MutexGuard<'_, Shard> {

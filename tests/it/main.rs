@@ -16,6 +16,7 @@ mod formats;
 mod gc;
 mod http;
 mod kill;
+mod limits;
 mod load;
 mod local_stores;
 mod main_job;

@@ -1,5 +1,8 @@
 //! Options of `larder cache`.
 
+use std::str::FromStr;
+
+use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 
 use crate::formats::CacheName;
@@ -129,7 +132,7 @@ pub(in crate::cli) struct CacheSetArgs {
     /// Do not let the box's root URL answer for it
     #[arg(long, conflicts_with = "root")]
     pub(in crate::cli) no_root: bool,
-    /// Do it even if paths that are there would be good for nobody then
+    /// Do it even if paths that are there would be good for nobody then, or leave
     #[arg(long)]
     pub(in crate::cli) force: bool,
 }
@@ -145,4 +148,23 @@ pub(in crate::cli) struct CacheCommonArgs {
     /// Let the box's root URL answer for it too: as the last one, or by PLACE, the lower first
     #[arg(long, value_name = "PLACE", num_args = 0..=1, require_equals = true)]
     pub(in crate::cli) root: Option<Option<u32>>,
+    /// Let paths leave that nobody has read for so many days; 'none': never [default: none]
+    #[arg(long, value_name = "DAYS")]
+    pub(in crate::cli) retention: Option<OrNone<u32>>,
+    /// Let paths leave, those first that were read longest ago, where the cache has more than
+    /// that, such as '20 GiB'; 'none': no limit [default: none]
+    #[arg(long, value_name = "SIZE")]
+    pub(in crate::cli) quota: Option<OrNone<ByteSize>>,
+}
+
+/// A limit, or the word `none`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct OrNone<T>(pub(in crate::cli) Option<T>);
+
+impl<T: FromStr> FromStr for OrNone<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
+    }
 }

@@ -24,12 +24,19 @@ pub struct CacheFacts {
     pub root_position: Option<u32>,
     /// For people.
     pub description: String,
+    /// Days after which what nobody reads leaves.
+    pub retention_days: Option<u32>,
+    /// Bytes of NARs beyond which paths leave.
+    pub quota_bytes: Option<u64>,
     /// Seconds since 1970.
     pub created_at: u64,
     /// Paths that are served.
     pub paths_visible: u64,
     /// Paths that wait for references.
     pub paths_hidden: u64,
+    /// Bytes of its NARs as they are stored, counted for each path; 0 from a box that does not say.
+    #[serde(default)]
+    pub stored_bytes: u64,
 }
 
 /// A cache to be made; what is not said is as usual.
@@ -63,7 +70,13 @@ pub struct CacheChanges {
     /// See [`CacheFacts::root_position`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_position: Option<RootPlace>,
-    /// Even if paths that are served now would be good for nobody then.
+    /// Days after which what nobody reads leaves; `Some(None)`: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<Option<u32>>,
+    /// Bytes of NARs beyond which paths leave; `Some(None)`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<Option<u64>>,
+    /// Even if paths that are served now would be good for nobody then, or leave.
     #[serde(skip_serializing_if = "is_false")]
     pub force: bool,
 }

@@ -62,6 +62,9 @@ pub struct LeavingPath {
     pub path: String,
     /// Bytes of its NAR as it is stored.
     pub file_size: u64,
+    /// Why: `retention`, `quota`, `box-quota` or `space`; empty from a box that does not say.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// Room on the box's disk, in bytes.
@@ -75,4 +78,6 @@ pub struct SpaceFacts {
     pub kept_free_bytes: u64,
     /// What pushes under way may still take.
     pub promised_bytes: u64,
+    /// Bytes of NARs of all caches together beyond which paths leave.
+    pub quota_bytes: Option<u64>,
 }

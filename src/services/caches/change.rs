@@ -1,7 +1,7 @@
 //! What can be asked of caches, and why it is not done.
 
-use crate::formats::CacheName;
 use crate::formats::signature::{ParseKeyError, PublicKey};
+use crate::formats::{CacheLimits, CacheName};
 use crate::services::keys::KeyError;
 use crate::services::secrets::NoRandomness;
 use crate::store::StoreError;
@@ -28,6 +28,8 @@ pub struct CacheRequest {
     pub priority: u32,
     /// Whether and where the root answers for it.
     pub root: RootPlace,
+    /// What makes its paths leave.
+    pub limits: CacheLimits,
 }
 
 impl CacheRequest {
@@ -41,6 +43,7 @@ impl CacheRequest {
             description: String::new(),
             priority: PRIORITY_DEFAULT,
             root: RootPlace::Out,
+            limits: CacheLimits::NONE,
         }
     }
 }
@@ -81,7 +84,11 @@ pub struct CacheChanges {
     pub priority: Option<u32>,
     /// Whether and where the root answers for it.
     pub root: Option<RootPlace>,
-    /// Do it also where paths that are served now would be good for nobody then.
+    /// Days after which what nobody reads leaves; `Some(None)`: never.
+    pub retention_days: Option<Option<u32>>,
+    /// Bytes of NARs beyond which paths leave; `Some(None)`: none.
+    pub quota_bytes: Option<Option<u64>>,
+    /// Do it also where paths that are served now would be good for nobody then, or leave.
     pub force: bool,
 }
 
@@ -101,6 +108,23 @@ pub enum CacheError {
     /// The description is too long, or has more than one line.
     #[error("a description is one line of at most {DESCRIPTION_CHARS_MAX} characters")]
     Description,
+    /// Nothing could stay, or for longer than the box remembers.
+    #[error(
+        "a retention is of 1 to {max} days, and a quota of at least one byte",
+        max = CacheLimits::RETENTION_DAYS_MAX
+    )]
+    Limits,
+    /// Paths would have to leave for the quota.
+    #[error(
+        "the cache has {stored_bytes} bytes of NARs, and paths of it would leave until they are \
+         {quota_bytes}, those first that were read longest ago; say --force if they may"
+    )]
+    QuotaBelow {
+        /// Bytes of NARs that it has, as a quota counts them.
+        stored_bytes: u64,
+        /// The quota.
+        quota_bytes: u64,
+    },
     /// Without the managed signatures, paths would have none that anybody can believe.
     #[error(
         "{unsigned} of {paths} paths carry no signature by a registered key, and without the box's \
@@ -133,6 +157,10 @@ pub(super) fn check_description(text: &str) -> Result<(), CacheError> {
 
 pub(super) fn check_priority(priority: u32) -> Result<(), CacheError> {
     i32::try_from(priority).map(drop).map_err(|_too_large| CacheError::Priority(priority))
+}
+
+pub(super) fn check_limits(limits: CacheLimits) -> Result<(), CacheError> {
+    if limits.is_possible() { Ok(()) } else { Err(CacheError::Limits) }
 }
 
 #[cfg(test)]

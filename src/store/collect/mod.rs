@@ -1,7 +1,8 @@
 //! Collection: paths that have to leave, NARs that no path has, chunks that no NAR has, and packs
 //! that are mostly made of such.
 //!
-//! Order of effects. Paths leave first, least recently used first and never one that a visible path
+//! Order of effects. Paths leave first: by the retention and the quota of their cache, by the box's
+//! quota, then for room on the disk; least recently used first and never one that a visible path
 //! of its cache refers to; each with a record that ends what stands before it. Then NARs without a
 //! path leave the index. Then every chunk is marked that a NAR has, that somebody sent lately or
 //! that is promised to a push; and packs with enough unmarked bytes are emptied: what counts is
@@ -11,6 +12,7 @@
 //!
 //! What commits touch meanwhile is left alone: see [`barrier`](crate::store::barrier).
 
+mod limits;
 mod mark;
 mod moving;
 mod plan;
@@ -24,7 +26,6 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use crate::formats::{StorePath, StorePathHash};
-use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::group::Group;
 use crate::store::index::caches::CacheId;
@@ -32,6 +33,7 @@ use crate::store::index::nars::NarId;
 use crate::store::index::{caches, meta, nars, paths, visibility};
 use crate::store::pack::{Kind, payload};
 use crate::store::shared::Inner;
+use crate::store::{Store, UnixSeconds};
 
 use mark::Marks;
 use plan::Plan;
@@ -53,6 +55,21 @@ pub struct CollectRequest {
     pub free_bytes: u64,
     /// Nothing leaves: it is only told what would.
     pub dry_run: bool,
+    /// Seconds since 1970 where the clock is believed; without it nothing leaves by its age.
+    pub trusted_now: Option<UnixSeconds>,
+}
+
+/// Why a path leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeavingReason {
+    /// Nobody has read it for as long as its cache keeps such paths.
+    Retention,
+    /// Its cache has more than its quota.
+    CacheQuota,
+    /// All caches together have more than the box's quota.
+    BoxQuota,
+    /// Room is wanted on the disk.
+    Space,
 }
 
 /// A path that leaves its cache, or would.
@@ -64,6 +81,8 @@ pub struct LeavingPath {
     pub path: StorePath,
     /// Bytes of its NAR in its stored form; less becomes free where other NARs share its chunks.
     pub file_size: u64,
+    /// Why.
+    pub reason: LeavingReason,
 }
 
 /// Told of paths that have just left some cache.
@@ -103,7 +122,8 @@ pub(in crate::store) fn collect(
     let _raised = inner.shared.barrier.raise().ok_or(StoreError::CollectionRuns)?;
     // The group that is being committed may have begun before the barrier was up; and the order of
     // uses is wanted as it is.
-    inner.writer.run_blocking(|group| group.shared.uses.write(group))?;
+    let now = request.trusted_now;
+    inner.writer.run_blocking(move |group| group.shared.uses.write(group, now))?;
     let plan = Plan::make(inner, request)?;
     let mut report = CollectReport::default();
     if request.dry_run {

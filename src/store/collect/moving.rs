@@ -122,7 +122,7 @@ fn listing(group: &Group<'_>, at: Location, bytes: &[u8]) -> Result<bool, StoreE
 
 /// As it is now: the last record of a cache counts, wherever that stood.
 fn cache(group: &Group<'_>, bytes: &[u8]) -> Result<bool, StoreError> {
-    let Ok(record) = payload::decode::<payload::Cache>(bytes) else { return Ok(false) };
+    let Ok((record, _limits)) = payload::decode_cache(bytes) else { return Ok(false) };
     let Some(id) = caches::by_uuid(group.tx, record.uuid)? else { return Ok(false) };
     commit::append_cache(group, caches::get(group.tx, id)?)?;
     Ok(true)

@@ -10,8 +10,9 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use rusqlite::Connection;
 
 use crate::formats::StorePathHash;
+use crate::store::collect::limits::Beyond;
 use crate::store::collect::mark::Marks;
-use crate::store::collect::{CollectRequest, LeavingPath};
+use crate::store::collect::{CollectRequest, LeavingPath, LeavingReason};
 use crate::store::error::StoreError;
 use crate::store::index::caches::CacheId;
 use crate::store::index::nars::NarId;
@@ -40,6 +41,14 @@ impl Plan {
         let mut candidates = None;
         let mut gone_nars: HashSet<_> =
             inner.readers.read(nars::all_without_path)?.into_iter().collect();
+        let quota = inner.room.quota_bytes;
+        let beyond = inner.readers.read(|it| Beyond::read(it, request, quota))?;
+        if !beyond.is_nothing() {
+            let candidates = candidates.insert(Candidates::read(inner, request.cache)?);
+            plan.hidden.append(&mut candidates.hidden);
+            let more = candidates.take_beyond(inner, &beyond)?;
+            plan.add(inner, candidates, more, &mut gone_nars)?;
+        }
         loop {
             let (chunks, bytes) = Marks::read(inner, &gone_nars)?.dead();
             (plan.dead_chunks, plan.dead_bytes) = (chunks, bytes);
@@ -53,17 +62,30 @@ impl Plan {
                 None => candidates.insert(Candidates::read(inner, request.cache)?),
             };
             plan.hidden.append(&mut candidates.hidden);
-            let more = candidates.take(inner, missing)?;
+            let wanted = |next: &Next| next.taken_bytes < missing;
+            let more = candidates.take(inner, LeavingReason::Space, None, wanted)?;
             if more.is_empty() {
                 return Ok(plan);
             }
-            for (leaving, nar) in more {
-                if candidates.is_last_of(inner, nar)? {
-                    gone_nars.insert(nar);
-                }
-                plan.leaving.push(leaving);
-            }
+            plan.add(inner, candidates, more, &mut gone_nars)?;
         }
+    }
+
+    /// Adds paths, and the NARs that are gone with them.
+    fn add(
+        &mut self,
+        inner: &Inner,
+        candidates: &mut Candidates,
+        more: Vec<(LeavingPath, NarId)>,
+        gone_nars: &mut HashSet<NarId>,
+    ) -> Result<(), StoreError> {
+        for (leaving, nar) in more {
+            if candidates.is_last_of(inner, nar)? {
+                gone_nars.insert(nar);
+            }
+            self.leaving.push(leaving);
+        }
+        Ok(())
     }
 
     /// Hidden paths that refer to one of these, which they have to wait for.
@@ -81,12 +103,25 @@ impl Plan {
 
 /// Paths that may leave one day, and in which order.
 struct Candidates {
-    caches: Vec<(CacheId, Vec<Node>)>,
-    /// Last use, cache, path: of paths that nothing visible refers to.
-    free: BinaryHeap<Reverse<(Use, usize, usize)>>,
+    caches: Vec<CacheNodes>,
     /// How many paths have a NAR, of those NARs of which one leaves.
     left_of: HashMap<NarId, u64>,
     hidden: Vec<((CacheId, StorePathHash), StorePathHash)>,
+}
+
+struct CacheNodes {
+    id: CacheId,
+    /// By hash.
+    nodes: Vec<Node>,
+    /// Last use, place among the nodes: of paths that nothing visible refers to.
+    free: BinaryHeap<Reverse<(Use, usize)>>,
+}
+
+/// The path that would be taken next.
+struct Next {
+    used: Use,
+    /// Bytes of the NARs that were taken before it.
+    taken_bytes: u64,
 }
 
 struct Node {
@@ -100,12 +135,7 @@ struct Node {
 impl Candidates {
     fn read(inner: &Inner, only: Option<CacheId>) -> Result<Self, StoreError> {
         inner.readers.read(|connection| {
-            let mut all = Self {
-                caches: Vec::new(),
-                free: BinaryHeap::new(),
-                left_of: HashMap::new(),
-                hidden: Vec::new(),
-            };
+            let mut all = Self { caches: Vec::new(), left_of: HashMap::new(), hidden: Vec::new() };
             for cache in caches::all(connection)? {
                 if only.is_none_or(|only| only == cache.id) {
                     all.read_cache(connection, cache.id)?;
@@ -143,27 +173,71 @@ impl Candidates {
                 node.referrers += 1;
             }
         }
-        let index = self.caches.len();
         let free = nodes.iter().enumerate().filter(|(_, node)| node.referrers == 0);
-        self.free.extend(free.map(|(at, node)| Reverse((node.used, index, at))));
-        self.caches.push((cache, nodes));
+        let free = free.map(|(at, node)| Reverse((node.used, at))).collect();
+        self.caches.push(CacheNodes { id: cache, nodes, free });
         Ok(())
     }
 
-    /// The next paths whose NARs make up so many bytes in their stored form.
-    fn take(&mut self, inner: &Inner, bytes: u64) -> Result<Vec<(LeavingPath, NarId)>, StoreError> {
+    /// Takes what has to go by the limits: of each cache what is too old, then what is beyond its
+    /// quota, and what all of them have beyond the box's then.
+    fn take_beyond(
+        &mut self,
+        inner: &Inner,
+        beyond: &Beyond,
+    ) -> Result<Vec<(LeavingPath, NarId)>, StoreError> {
+        let mut taken = Vec::new();
+        let bytes =
+            |of: &[(LeavingPath, NarId)]| of.iter().map(|(it, _)| it.file_size).sum::<u64>();
+        for of in &beyond.caches {
+            let Some(at) = self.caches.iter().position(|it| it.id == of.cache) else { continue };
+            let is_old = |next: &Next| of.old_before.is_some_and(|place| next.used < place);
+            let old = self.take(inner, LeavingReason::Retention, Some(at), is_old)?;
+            let rest = of.bytes.saturating_sub(bytes(&old));
+            taken.extend(old);
+            let is_beyond = |next: &Next| next.taken_bytes < rest;
+            taken.extend(self.take(inner, LeavingReason::CacheQuota, Some(at), is_beyond)?);
+        }
+        let rest = beyond.box_bytes.saturating_sub(bytes(&taken));
+        let is_beyond = |next: &Next| next.taken_bytes < rest;
+        taken.extend(self.take(inner, LeavingReason::BoxQuota, None, is_beyond)?);
+        Ok(taken)
+    }
+
+    /// Takes paths by the order of their last uses, for as long as `wanted` says so of the next:
+    /// of the cache at `only`, or of all.
+    fn take(
+        &mut self,
+        inner: &Inner,
+        reason: LeavingReason,
+        only: Option<usize>,
+        wanted: impl Fn(&Next) -> bool,
+    ) -> Result<Vec<(LeavingPath, NarId)>, StoreError> {
         inner.readers.read(|connection| {
             let mut taken = Vec::new();
-            let mut sum = 0;
-            while sum < bytes
-                && let Some(Reverse((_used, cache, at))) = self.free.pop()
+            let mut taken_bytes = 0;
+            while let Some((used, cache, at)) = self.next(only)
+                && wanted(&Next { used, taken_bytes })
             {
-                let Some((leaving, nar)) = self.leave(connection, cache, at)? else { continue };
-                sum += leaving.file_size;
-                taken.push((leaving, nar));
+                if let Some(cache) = self.caches.get_mut(cache) {
+                    cache.free.pop();
+                }
+                if let Some((leaving, nar)) = self.leave(connection, cache, at, reason)? {
+                    taken_bytes += leaving.file_size;
+                    taken.push((leaving, nar));
+                }
             }
             Ok(taken)
         })
+    }
+
+    /// The path that was used longest ago: its last use, its cache, and its place there.
+    fn next(&self, only: Option<usize>) -> Option<(Use, usize, usize)> {
+        let caches = self.caches.iter().enumerate();
+        let caches = caches.filter(|(cache, _)| only.is_none_or(|only| only == *cache));
+        caches
+            .filter_map(|(cache, of)| of.free.peek().map(|Reverse((used, at))| (*used, cache, *at)))
+            .min()
     }
 
     /// Takes a path out, and frees what only it referred to.
@@ -172,8 +246,11 @@ impl Candidates {
         connection: &Connection,
         index: usize,
         at: usize,
+        reason: LeavingReason,
     ) -> Result<Option<(LeavingPath, NarId)>, StoreError> {
-        let Some((cache, nodes)) = self.caches.get_mut(index) else { return Ok(None) };
+        let Some(CacheNodes { id: cache, nodes, free }) = self.caches.get_mut(index) else {
+            return Ok(None);
+        };
         let Some(node) = nodes.get(at) else { return Ok(None) };
         let (hash, nar, visible) = (node.hash, node.nar, node.visible);
         let Some(record) = paths::get(connection, *cache, hash)? else { return Ok(None) };
@@ -184,12 +261,13 @@ impl Candidates {
             {
                 node.referrers = node.referrers.saturating_sub(1);
                 if node.referrers == 0 {
-                    self.free.push(Reverse((node.used, index, to)));
+                    free.push(Reverse((node.used, to)));
                 }
             }
         }
         let file_size = record.nar.file_size;
-        let leaving = LeavingPath { cache: *cache, path: record.info.store_path, file_size };
+        let path = record.info.store_path;
+        let leaving = LeavingPath { cache: *cache, path, file_size, reason };
         Ok(Some((leaving, nar)))
     }
 

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
-use crate::formats::CacheName;
 use crate::formats::signature::{PublicKey, SecretKey};
+use crate::formats::{CacheLimits, CacheName};
 use crate::store::UnixSeconds;
 use crate::store::error::StoreError;
 use crate::store::index::cache_chunks;
@@ -36,6 +36,8 @@ pub struct NewCache {
     pub root_position: Option<u32>,
     /// A sentence for people.
     pub description: String,
+    /// What makes its paths leave.
+    pub limits: CacheLimits,
     /// The first managed key; `None` for a self-signed cache.
     pub key: Option<SecretKey>,
     /// Keys registered for a self-signed cache.
@@ -57,6 +59,8 @@ pub struct CacheUpdate {
     pub root_position: Option<u32>,
     /// A sentence for people.
     pub description: String,
+    /// What makes its paths leave.
+    pub limits: CacheLimits,
     /// The managed key of a cache that becomes managed and never had one; not looked at where
     /// there is one.
     pub first_key: Option<SecretKey>,
@@ -83,6 +87,8 @@ pub struct Cache {
     pub root_position: Option<u32>,
     /// A sentence for people.
     pub description: String,
+    /// What makes its paths leave.
+    pub limits: CacheLimits,
     /// When it was made.
     pub created_at: UnixSeconds,
     /// Its managed keys that sign, newest first. None while it is self-signed: the secrets of a
@@ -93,7 +99,7 @@ pub struct Cache {
 }
 
 const COLUMNS: &str = "id, uuid, name, is_public, self_signed, priority, root_position, \
-                       description, created_at";
+                       description, created_at, retention_days, quota_bytes";
 
 /// Writes a new cache with its keys.
 ///
@@ -112,7 +118,8 @@ pub(in crate::store) fn insert(
     connection
         .prepare_cached(
             "INSERT INTO caches (uuid, name, is_public, self_signed, priority, root_position,
-                                 description, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                                 description, created_at, retention_days, quota_bytes)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             uuid,
@@ -123,6 +130,8 @@ pub(in crate::store) fn insert(
             new.root_position,
             new.description,
             new.created_at,
+            new.limits.retention_days,
+            new.limits.quota_bytes,
         ])
         .map_err(taken)?;
     let id = CacheId(connection.last_insert_rowid());
@@ -157,7 +166,7 @@ pub(in crate::store) fn change(
     let changed = connection
         .prepare_cached(
             "UPDATE caches SET is_public = ?, self_signed = ?, priority = ?, root_position = ?,
-                    description = ? WHERE id = ?",
+                    description = ?, retention_days = ?, quota_bytes = ? WHERE id = ?",
         )?
         .execute(params![
             update.is_public,
@@ -165,6 +174,8 @@ pub(in crate::store) fn change(
             update.priority,
             update.root_position,
             update.description,
+            update.limits.retention_days,
+            update.limits.quota_bytes,
             id.0,
         ])?;
     if changed == 0 {
@@ -227,7 +238,8 @@ pub(in crate::store) fn update(
     connection
         .prepare_cached(
             "UPDATE OR IGNORE caches SET name = ?, is_public = ?, self_signed = ?, priority = ?,
-                    root_position = ?, description = ? WHERE id = ?",
+                    root_position = ?, description = ?, retention_days = ?, quota_bytes = ?
+             WHERE id = ?",
         )?
         .execute(params![
             new.name.as_str(),
@@ -236,6 +248,8 @@ pub(in crate::store) fn update(
             new.priority,
             new.root_position,
             new.description,
+            new.limits.retention_days,
+            new.limits.quota_bytes,
             id.0,
         ])?;
     Ok(())
@@ -276,6 +290,7 @@ fn from_row(connection: &Connection, row: &Row<'_>) -> Result<Cache, StoreError>
         root_position: row.get(6)?,
         description: row.get(7)?,
         created_at: row.get(8)?,
+        limits: CacheLimits { retention_days: row.get(9)?, quota_bytes: row.get(10)? },
         keys: parsed(&keys, "secret key of a cache")?,
         public_keys: parsed(&public_keys, "public key of a cache")?,
     })

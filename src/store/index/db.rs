@@ -20,6 +20,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema/006-attachments.sql")),
     M::up(include_str!("schema/007-collection.sql")),
     M::up(include_str!("schema/008-pins.sql")),
+    M::up(include_str!("schema/009-limits.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 

@@ -19,4 +19,5 @@ pub(in crate::store) mod replay_state;
 pub(in crate::store) mod sight;
 pub(in crate::store) mod tokens;
 pub(in crate::store) mod uploads;
+pub(in crate::store) mod use_days;
 pub(in crate::store) mod visibility;

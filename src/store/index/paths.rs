@@ -340,6 +340,26 @@ pub(in crate::store) fn count_in(
     Ok(connection.query_row(sql, [cache.0], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
+/// Bytes of the NARs of a cache in their stored form, counted for each path.
+pub(in crate::store) fn stored_bytes(
+    connection: &Connection,
+    cache: CacheId,
+) -> Result<u64, StoreError> {
+    let sql = "SELECT ifnull(sum(file_size), 0) FROM paths JOIN nars ON nars.id = paths.nar
+               WHERE cache = ?";
+    Ok(connection.prepare_cached(sql)?.query_row([cache.0], |row| row.get(0))?)
+}
+
+/// Whether a path of the cache was used last before that place of the order.
+pub(in crate::store) fn has_used_before(
+    connection: &Connection,
+    cache: CacheId,
+    place: Use,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM paths WHERE cache = ? AND used < ?)";
+    Ok(connection.prepare_cached(sql)?.query_row(params![cache.0, place], |row| row.get(0))?)
+}
+
 /// Visible paths of one cache: those with a signature by one of `keys`, and the others.
 pub(in crate::store) fn count_signed(
     connection: &Connection,

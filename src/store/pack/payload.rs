@@ -7,18 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::formats::signature::Signature;
 use crate::formats::{
-    AttachmentName, CacheName, FilePath, Keep, PathInfo, PinName, Sha256Hash, StorePath,
-    StorePathHash,
+    AttachmentName, CacheLimits, CacheName, FilePath, Keep, PathInfo, PinName, Sha256Hash,
+    StorePath, StorePathHash,
 };
 use crate::store::UnixSeconds;
 use crate::store::pack::PackError;
 
-/// The version of every payload that is written, but those of paths and manifests.
+/// The version of every payload that is written, but those of paths, manifests and caches.
 const VERSION: u8 = 1;
 /// The version of a path's payload: 1, and behind it whether the record stands alone.
 const PATH_VERSION: u8 = 2;
 /// The version of a manifest's payload: 1, and behind each chunk the sum of its frame.
 const MANIFEST_VERSION: u8 = 2;
+
+/// The version of a cache's payload: 1, and behind it its limits.
+const CACHE_VERSION: u8 = 2;
 
 /// One chunk of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +219,22 @@ pub(in crate::store) fn decode_path(bytes: &[u8]) -> Result<(Path, bool), PackEr
         return decode_as(PATH_VERSION, bytes);
     }
     decode(bytes).map(|path| (path, false))
+}
+
+/// Writes the payload of a cache.
+pub(in crate::store) fn encode_cache(
+    cache: &Cache,
+    limits: CacheLimits,
+) -> Result<Vec<u8>, PackError> {
+    postcard::to_stdvec(&(CACHE_VERSION, cache, limits)).map_err(PackError::Payload)
+}
+
+/// Reads the payload of a cache, and its limits; none from before there were any.
+pub(in crate::store) fn decode_cache(bytes: &[u8]) -> Result<(Cache, CacheLimits), PackError> {
+    if bytes.first() == Some(&CACHE_VERSION) {
+        return decode_as(CACHE_VERSION, bytes);
+    }
+    decode(bytes).map(|cache| (cache, CacheLimits::default()))
 }
 
 /// Reads any other payload.

@@ -17,13 +17,14 @@ pub(super) fn update_of(cache: &Cache) -> CacheUpdate {
         priority: cache.priority,
         root_position: cache.root_position,
         description: cache.description.clone(),
+        limits: cache.limits,
         first_key: None,
         public_keys: Vec::new(),
     }
 }
 
 impl TestStore {
-    async fn main(&self) -> Cache {
+    pub(super) async fn main(&self) -> Cache {
         let caches = self.store.caches().await.unwrap();
         caches.into_iter().find(|cache| cache.id == self.cache).unwrap()
     }

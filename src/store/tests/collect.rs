@@ -103,7 +103,7 @@ async fn what_left_is_gone_from_the_disk_and_comes_back_by_no_way() {
     }
     test.store.note_use(test.cache, kept.info.store_path.hash());
     let before = pack_bytes(&test);
-    let told = CollectRequest { free_bytes: 1_300_000, dry_run: true, cache: None };
+    let told = CollectRequest { free_bytes: 1_300_000, dry_run: true, ..Default::default() };
     let told = test.store.collect(told, Arc::new(|_| ())).await.unwrap();
     assert_eq!(pack_bytes(&test), before);
 

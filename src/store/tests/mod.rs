@@ -6,6 +6,7 @@ mod collect;
 mod crash;
 mod damage;
 mod disk;
+mod limits;
 mod pins;
 mod refusal;
 mod restore;
@@ -22,7 +23,7 @@ use tempfile::TempDir;
 use crate::formats::chunking::Chunker;
 use crate::formats::frame::Compressor;
 use crate::formats::nar::NarWriter;
-use crate::formats::{PathInfo, Sha256Hash, StorePath, base32};
+use crate::formats::{CacheLimits, PathInfo, Sha256Hash, StorePath, base32};
 use crate::store::index::caches::{CacheId, NewCache, SigningMode};
 use crate::store::pack::{Disk, RealDisk};
 use crate::store::{
@@ -168,6 +169,7 @@ fn new_cache(name: &str) -> NewCache {
         priority: 40,
         root_position: Some(0),
         description: String::new(),
+        limits: CacheLimits::default(),
         key: None,
         public_keys: Vec::new(),
         created_at: NOW,

@@ -185,12 +185,12 @@ async fn a_folder_of_another_larder_or_of_something_else_is_not_opened() {
     test.store.close().await.unwrap();
     let (version, options) = (test.data().join("VERSION"), options_at(test.folder.path()));
 
-    fs::write(&version, "larder data folder 5\n").unwrap();
+    fs::write(&version, "larder data folder 6\n").unwrap();
     let error = Store::open(options.clone()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { found: 5, ours: 4 }), "{error:?}");
+    assert!(matches!(error, StoreError::NewerFormat { found: 6, ours: 5 }), "{error:?}");
     fs::write(&version, "larder data folder 1\n").unwrap();
     let error = Store::open(options.clone()).unwrap_err();
-    assert!(matches!(error, StoreError::OlderFormat { found: 1, ours: 4 }), "{error:?}");
+    assert!(matches!(error, StoreError::OlderFormat { found: 1, ours: 5 }), "{error:?}");
     for text in ["", "larder data folder -1\n", "larder data folder one\n", "larder data folder 2"]
     {
         fs::write(&version, text).unwrap();

@@ -5,8 +5,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::formats::CacheName;
 use crate::formats::signature::PublicKey;
+use crate::formats::{CacheLimits, CacheName};
 use crate::services::status::CacheStatus;
 use crate::services::{
     CacheChanges, CacheError, CacheRequest, RootPlace, SigningMode, SigningRequest,
@@ -28,9 +28,11 @@ pub(super) struct NewCacheBody {
     description: String,
     priority: Option<u32>,
     root_position: Option<RootBody>,
+    retention_days: Option<u32>,
+    quota_bytes: Option<u64>,
 }
 
-/// What is not said stays; `root_position: null` takes a cache out of the root.
+/// What is not said stays; `null` takes a cache out of the root, and a limit away.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangesBody {
@@ -42,6 +44,10 @@ pub(super) struct ChangesBody {
     priority: Option<u32>,
     #[serde(default, deserialize_with = "said")]
     root_position: Option<Option<RootBody>>,
+    #[serde(default, deserialize_with = "said")]
+    retention_days: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "said")]
+    quota_bytes: Option<Option<u64>>,
     #[serde(default)]
     force: bool,
 }
@@ -81,9 +87,12 @@ pub(super) struct CacheBody {
     priority: u32,
     root_position: Option<u32>,
     description: String,
+    retention_days: Option<u32>,
+    quota_bytes: Option<u64>,
     created_at: u64,
     paths_visible: u64,
     paths_hidden: u64,
+    stored_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,7 +102,7 @@ pub(super) struct CachesBody {
 
 impl From<CacheStatus> for CacheBody {
     fn from(status: CacheStatus) -> Self {
-        let CacheStatus { cache, paths_visible, paths_hidden } = status;
+        let CacheStatus { cache, paths_visible, paths_hidden, stored_bytes } = status;
         let managed = cache.keys.iter().map(|key| key.public_key());
         Self {
             name: cache.name.clone(),
@@ -107,9 +116,12 @@ impl From<CacheStatus> for CacheBody {
             priority: cache.priority,
             root_position: cache.root_position,
             description: cache.description.clone(),
+            retention_days: cache.limits.retention_days,
+            quota_bytes: cache.limits.quota_bytes,
             created_at: cache.created_at,
             paths_visible,
             paths_hidden,
+            stored_bytes,
         }
     }
 }
@@ -136,10 +148,11 @@ pub(super) async fn create(
         description: body.description,
         priority: body.priority.unwrap_or(as_usual.priority),
         root: place(body.root_position),
+        limits: CacheLimits { retention_days: body.retention_days, quota_bytes: body.quota_bytes },
         name: as_usual.name,
     };
     let cache = services.caches.create(request).await?;
-    let made = CacheStatus { cache, paths_visible: 0, paths_hidden: 0 };
+    let made = CacheStatus { cache, paths_visible: 0, paths_hidden: 0, stored_bytes: 0 };
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -165,6 +178,8 @@ pub(super) async fn change(
         description: body.description,
         priority: body.priority,
         root: body.root_position.map(place),
+        retention_days: body.retention_days,
+        quota_bytes: body.quota_bytes,
         force: body.force,
     };
     let cache = services.caches.update(&known_name(name)?, changes).await?;
@@ -232,9 +247,13 @@ impl From<CacheError> for Problem {
     fn from(error: CacheError) -> Self {
         let status = match &error {
             CacheError::Key(error) => keys::status_of(error),
-            CacheError::Exists(_) | CacheError::Unsigned { .. } => StatusCode::CONFLICT,
+            CacheError::Exists(_) | CacheError::Unsigned { .. } | CacheError::QuotaBelow { .. } => {
+                StatusCode::CONFLICT
+            }
             CacheError::NoSuchCache(_) => StatusCode::NOT_FOUND,
-            CacheError::Priority(_) | CacheError::Description => StatusCode::BAD_REQUEST,
+            CacheError::Priority(_) | CacheError::Description | CacheError::Limits => {
+                StatusCode::BAD_REQUEST
+            }
             CacheError::NoRandomness(_) | CacheError::KeyName(_) | CacheError::Store(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::formats::CacheName;
 use crate::services::collections::CollectionReport;
 use crate::services::{
-    CollectionRequest, CollectionState, EndedCollection, Space, StartCollectionError,
+    CollectionRequest, CollectionState, EndedCollection, LeavingReason, Space, StartCollectionError,
 };
 use crate::transports::http::admin::input::Input;
 use crate::transports::http::admin::problem::Problem;
@@ -49,6 +49,17 @@ struct PathBody {
     cache: String,
     path: String,
     file_size: u64,
+    reason: &'static str,
+}
+
+/// Why a path leaves, in a word.
+const fn reason(why: LeavingReason) -> &'static str {
+    match why {
+        LeavingReason::Retention => "retention",
+        LeavingReason::CacheQuota => "quota",
+        LeavingReason::BoxQuota => "box-quota",
+        LeavingReason::Space => "space",
+    }
 }
 
 /// Room on the disk, in bytes.
@@ -58,12 +69,14 @@ pub(super) struct SpaceBody {
     available_bytes: u64,
     kept_free_bytes: u64,
     promised_bytes: u64,
+    quota_bytes: Option<u64>,
 }
 
 impl From<Space> for SpaceBody {
     fn from(space: Space) -> Self {
-        let Space { total_bytes, available_bytes, kept_free_bytes, promised_bytes } = space;
-        Self { total_bytes, available_bytes, kept_free_bytes, promised_bytes }
+        let Space { total_bytes, available_bytes, kept_free_bytes, promised_bytes, quota_bytes } =
+            space;
+        Self { total_bytes, available_bytes, kept_free_bytes, promised_bytes, quota_bytes }
     }
 }
 
@@ -85,6 +98,7 @@ impl From<EndedCollection> for EndedBody {
             cache,
             path: leaving.path.to_absolute(),
             file_size: leaving.file_size,
+            reason: reason(leaving.reason),
         });
         Self {
             started_at,
