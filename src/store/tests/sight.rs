@@ -260,6 +260,9 @@ async fn an_index_from_before_learns_what_is_in_its_caches() {
              DROP TABLE replay_ends;
              DROP TABLE pins;
              DROP TABLE pin_ends;
+             ALTER TABLE caches DROP COLUMN retention_days;
+             ALTER TABLE caches DROP COLUMN quota_bytes;
+             DROP TABLE use_days;
              PRAGMA user_version = 2;",
         )
         .unwrap();

@@ -47,7 +47,7 @@ impl Folder {
                 self.listings.insert(listing.nar_hash, listing);
             }
             4 => {
-                let cache = read(payload, cache);
+                let cache = read_either(payload, cache);
                 self.caches.insert(cache.uuid, cache);
             }
             5 => {
@@ -194,6 +194,7 @@ fn a_stranger_reads_caches_and_what_was_taken_away_out_of_the_packs() {
     let team = ["cache", "create", "team", "--private", "--self-signed"];
     larder.json(team.iter().chain(&["--description", "for now"]));
     larder.create_cache("gone", &["--root=7", "--priority", "41"]);
+    larder.json(["cache", "set", "gone", "--retention", "300", "--quota", "5 GiB"]);
     let path = nix.big_path("twice", 300_000);
     for cache in ["main", "gone"] {
         larder.push(cache, &[path.to_absolute()]);
@@ -206,6 +207,8 @@ fn a_stranger_reads_caches_and_what_was_taken_away_out_of_the_packs() {
     assert!(!team.public && team.self_signed && gone.public && !gone.self_signed);
     assert_eq!((team.description.as_str(), team.place), ("in earnest", None));
     assert_eq!((gone.priority, gone.place), (41, Some(7)));
+    assert_eq!(gone.limits, Some((Some(300), Some(5 << 30))));
+    assert_eq!(team.limits, Some((None, None)));
     assert!(team.made_at > 1_700_000_000);
     assert!(folder.path("gone", &name).is_some() && folder.path("team", &name).is_none());
 

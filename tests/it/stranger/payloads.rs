@@ -4,7 +4,7 @@ use crate::stranger::postcard::Reader;
 
 /// The version of a payload, but for those of manifests and paths from format 4 on.
 const PAYLOAD_VERSION: u8 = 1;
-const MANIFEST_OR_PATH_VERSION: u8 = 2;
+const SECOND_VERSION: u8 = 2;
 
 pub(super) struct ChunkOfNar {
     pub(super) id: [u8; 32],
@@ -38,6 +38,8 @@ pub(super) struct Cache {
     pub(super) place: Option<u64>,
     pub(super) description: String,
     pub(super) made_at: u64,
+    /// Days of retention and bytes of the quota, where the record may have them.
+    pub(super) limits: Option<(Option<u64>, Option<u64>)>,
 }
 
 pub(super) struct StoredPath {
@@ -80,8 +82,8 @@ pub(super) fn read<T>(payload: &[u8], fields: impl FnOnce(&mut Reader) -> T) -> 
 pub(super) fn read_either<T>(payload: &[u8], fields: impl FnOnce(&mut Reader, bool) -> T) -> T {
     let mut reader = Reader::new(payload);
     let version = reader.byte();
-    assert!([PAYLOAD_VERSION, MANIFEST_OR_PATH_VERSION].contains(&version));
-    let value = fields(&mut reader, version == MANIFEST_OR_PATH_VERSION);
+    assert!([PAYLOAD_VERSION, SECOND_VERSION].contains(&version));
+    let value = fields(&mut reader, version == SECOND_VERSION);
     reader.end();
     value
 }
@@ -106,8 +108,8 @@ pub(super) fn listing(reader: &mut Reader) -> Listing {
     Listing { nar_hash: reader.array(), json_len: reader.number(), frame: reader.bytes() }
 }
 
-pub(super) fn cache(reader: &mut Reader) -> Cache {
-    Cache {
+pub(super) fn cache(reader: &mut Reader, has_limits: bool) -> Cache {
+    let cache = Cache {
         uuid: reader.array(),
         name: reader.text(),
         public: reader.truth(),
@@ -116,7 +118,11 @@ pub(super) fn cache(reader: &mut Reader) -> Cache {
         place: reader.optional(Reader::number),
         description: reader.text(),
         made_at: reader.number(),
-    }
+        limits: None,
+    };
+    let limits =
+        has_limits.then(|| (reader.optional(Reader::number), reader.optional(Reader::number)));
+    Cache { limits, ..cache }
 }
 
 pub(super) fn path(reader: &mut Reader, says_alone: bool) -> StoredPath {
