@@ -422,10 +422,10 @@ async fn serve_request(session: Arc<Session>, send: SendHalf, recv: RecvHalf) {
         refuse(&mut writer, unanswered).await;
     }
     writer.finish();
-    if session.end.borrow().is_some() {
-        // The connection is closed next, and would take along what has not arrived.
-        let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
-    }
+    drop(reader);
+    // The request may be what ends its own token: the connection is closed then, at once or a moment
+    // from now, and would take along what has not arrived.
+    let _late = timeout(FAREWELL_MAX, writer.arrived()).await;
 }
 
 /// Turns a panic, whose message went to standard error already, into a refusal.
