@@ -238,6 +238,7 @@ fn resolve_limits(typed: &LimitsSection) -> Result<AdmissionOptions, SettingsErr
         connections,
         quic_connections,
         connections_per_address,
+        transfers,
     } = typed;
     let bounded = |key, typed: &Option<u32>, default: u32, most: u32| {
         let found = typed.unwrap_or(default);
@@ -255,6 +256,7 @@ fn resolve_limits(typed: &LimitsSection) -> Result<AdmissionOptions, SettingsErr
     let http = bounded("limits.connections", connections, http, HTTP_CONNECTIONS_MAX)?;
     let quic = bounded("limits.quic_connections", quic_connections, quic, CONNECTIONS_MAX)?;
     let each_key = "limits.connections_per_address";
+    let transfers = bounded("limits.transfers", transfers, TRANSFERS_DEFAULT, TRANSFERS_MAX)?;
     let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
     Ok(AdmissionOptions {
         requests_per_second: bounded(
@@ -266,9 +268,13 @@ fn resolve_limits(typed: &LimitsSection) -> Result<AdmissionOptions, SettingsErr
         http_connections: count(http),
         quic_connections: count(quic),
         connections_per_address: bounded(each_key, connections_per_address, each, CONNECTIONS_MAX)?,
+        transfers: count(transfers),
     })
 }
 
+/// Each may hold half a MiB that its client has not taken yet.
+const TRANSFERS_DEFAULT: u32 = 256;
+const TRANSFERS_MAX: u32 = 1024;
 const RATE_MOST: u32 = 1_000_000;
 /// Below it the folder would have too many files.
 const PACK_BYTES_LEAST: u64 = 16 << 20;
@@ -369,6 +375,7 @@ mod tests {
             ("[http]\nstall_timeout = \"-5 s\"", "the setting http.stall_timeout is"),
             ("[limits]\nrequests_per_second = 0", "the setting limits.requests_per_second is 0;"),
             ("[limits]\nconnections_per_address = 1025", "the setting limits.connections_per_a"),
+            ("[limits]\ntransfers = 0", "the setting limits.transfers is 0; it must be 1 to 1024"),
             ("key_host = \"a b\"", "the setting key_host is 'a b'; it must be a host name"),
             ("key_host = \"-a\"", "the setting key_host is '-a';"),
             ("key_host = \"\"", "the setting key_host is '';"),

@@ -69,6 +69,7 @@ pub(super) struct LimitsSection {
     pub(super) connections: Option<u32>,
     pub(super) quic_connections: Option<u32>,
     pub(super) connections_per_address: Option<u32>,
+    pub(super) transfers: Option<u32>,
 }
 
 /// Why the settings cannot be used. Each says where.

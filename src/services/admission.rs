@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::services::pace::Pace;
+use crate::services::turns::{Turn, Turns};
 
 /// Where somebody comes from, as far as bounds tell one from another: an IPv4 address as its
 /// mapped IPv6 one, or the first 64 bits of an IPv6 address, for whoever has one of those has
@@ -27,6 +28,18 @@ pub struct AdmissionOptions {
     pub quic_connections: usize,
     /// Connections of one address at a time, HTTP and QUIC each.
     pub connections_per_address: u32,
+    /// Bodies of NARs and of files out of them that are sent by HTTP at a time. Those of one address
+    /// have an eighth of them, those of this machine half as many beside.
+    pub transfers: usize,
+}
+
+/// Transfers of which one address may have one at a time.
+const TRANSFERS_PART: usize = 8;
+
+/// Room to send a body; others wait for it until this is dropped.
+#[derive(Debug)]
+pub struct Transfer {
+    _turn: Turn<Origin>,
 }
 
 /// Bounds what one address can take from the others; [`Auth`](crate::services::Auth) does it for
@@ -40,15 +53,20 @@ struct Inner {
     requests: Pace<Origin>,
     http: Crowd,
     quic: Crowd,
+    transfers: Turns<Origin>,
+    near_transfers: Turns<Origin>,
 }
 
 impl Admission {
     pub(super) fn new(options: AdmissionOptions) -> Self {
+        let transfers = options.transfers;
         Self(Arc::new(Inner {
             options,
             requests: Pace::per_second(options.requests_per_second),
             http: Crowd::new(options.connections_per_address),
             quic: Crowd::new(options.connections_per_address),
+            transfers: Turns::bounded(transfers, (transfers / TRANSFERS_PART).max(1)),
+            near_transfers: Turns::new((transfers / 2).max(1)),
         }))
     }
 
@@ -67,6 +85,16 @@ impl Admission {
     /// Waits until a request from there has its turn.
     pub async fn request(&self, from: Origin) {
         self.0.requests.turn(from).await;
+    }
+
+    /// Waits until a body may be sent there; `None` is this machine. What is read ahead for who does
+    /// not take it is bounded so, and who takes none leaves room to the others.
+    pub async fn transfer(&self, to: Option<Origin>) -> Transfer {
+        let _turn = match to {
+            Some(origin) => self.0.transfers.take(origin, 1).await,
+            None => self.0.near_transfers.take(Origin::NOWHERE, 1).await,
+        };
+        Transfer { _turn }
     }
 
     /// Takes up an HTTP connection, or `None` if there are enough from there.

@@ -158,6 +158,7 @@ impl TestServices {
                 http_connections: 64,
                 quic_connections: 64,
                 connections_per_address: 64,
+                transfers: 64,
             },
             is_clock_synchronised: || false,
             settings_file: None,

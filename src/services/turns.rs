@@ -22,6 +22,9 @@ impl<K> Clone for Turns<K> {
 struct Queue<K> {
     free: usize,
     all: usize,
+    /// What those of one key may have at a time, and what they have.
+    each_max: usize,
+    held: HashMap<K, usize>,
     /// Whose turn is next, first; each that is in `waiting` once.
     order: VecDeque<K>,
     waiting: HashMap<K, VecDeque<(usize, oneshot::Sender<()>)>>,
@@ -31,6 +34,7 @@ struct Queue<K> {
 #[derive(Debug)]
 pub struct Turn<K: Copy + Eq + Hash> {
     turns: Turns<K>,
+    key: K,
     units: usize,
 }
 
@@ -38,8 +42,15 @@ impl<K: Copy + Eq + Hash> Turns<K> {
     /// `all` units to share.
     #[must_use]
     pub fn new(all: usize) -> Self {
-        let (order, waiting) = (VecDeque::new(), HashMap::new());
-        Self(Arc::new(Mutex::new(Queue { free: all, all, order, waiting })))
+        Self::bounded(all, all)
+    }
+
+    /// `all` units to share, of which those of one key may have `each_max` at a time: who does not
+    /// give back what he has takes no more than that from the others.
+    #[must_use]
+    pub fn bounded(all: usize, each_max: usize) -> Self {
+        let (order, waiting, held) = (VecDeque::new(), HashMap::new(), HashMap::new());
+        Self(Arc::new(Mutex::new(Queue { free: all, all, each_max, held, order, waiting })))
     }
 
     /// Waits for `units` of them, or for all where there are not as many. Among those of one key
@@ -47,14 +58,17 @@ impl<K: Copy + Eq + Hash> Turns<K> {
     pub async fn take(&self, key: K, units: usize) -> Turn<K> {
         let (units, called) = {
             let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let units = units.min(queue.all);
-            if queue.order.is_empty() && units <= queue.free {
-                queue.free -= units;
-                return Turn { turns: self.clone(), units };
+            let units = units.min(queue.all).min(queue.each_max);
+            if queue.order.is_empty() && queue.has(key, units) {
+                queue.give(key, units);
+                return Turn { turns: self.clone(), key, units };
             }
-            (units, queue.wait(key, units))
+            let called = queue.wait(key, units);
+            // Those before may all have what one may have.
+            queue.call();
+            (units, called)
         };
-        let waiting = Waiting { turns: self.clone(), units, called };
+        let waiting = Waiting { turns: self.clone(), key, units, called };
         waiting.await_turn().await
     }
 
@@ -64,9 +78,9 @@ impl<K: Copy + Eq + Hash> Turns<K> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).free
     }
 
-    fn give_back(&self, units: usize) {
+    fn give_back(&self, key: K, units: usize) {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.free += units;
+        queue.take_back(key, units);
         queue.call();
     }
 }
@@ -82,31 +96,67 @@ impl<K: Copy + Eq + Hash> Queue<K> {
         called
     }
 
+    /// Whether there are so many for one of that key.
+    fn has(&self, key: K, units: usize) -> bool {
+        units <= self.free && !self.is_over(key, units)
+    }
+
+    /// Whether those of that key would have more than they may.
+    fn is_over(&self, key: K, units: usize) -> bool {
+        self.held.get(&key).copied().unwrap_or(0).saturating_add(units) > self.each_max
+    }
+
+    fn give(&mut self, key: K, units: usize) {
+        self.free -= units;
+        *self.held.entry(key).or_default() += units;
+    }
+
+    fn take_back(&mut self, key: K, units: usize) {
+        self.free += units;
+        if let Some(held) = self.held.get_mut(&key) {
+            *held = held.saturating_sub(units);
+            if *held == 0 {
+                self.held.remove(&key);
+            }
+        }
+    }
+
     /// Calls who is next, as long as there is enough for him; nobody passes by him, or who wants
-    /// much would wait for ever.
+    /// much would wait for ever. Passed by are those whose key has what it may have.
     fn call(&mut self) {
-        while let Some(key) = self.order.front().copied() {
-            let own = self.waiting.entry(key).or_default();
-            let first = own.pop_front_if(|(units, call)| call.is_closed() || *units <= self.free);
-            let is_served = match first {
-                None if !own.is_empty() => return,
-                None => false,
-                Some((units, call)) => {
-                    let heard = call.send(()).is_ok();
-                    self.free -= if heard { units } else { 0 };
-                    heard
+        let mut passed = 0;
+        while let Some(key) = self.order.get(passed).copied() {
+            match self.first_of(key) {
+                None => {
+                    self.order.remove(passed);
+                    self.waiting.remove(&key);
                 }
-            };
-            if !is_served && !own.is_empty() {
-                // He went away: the next of his has the turn.
-                continue;
+                Some(units) if self.is_over(key, units) => passed += 1,
+                Some(units) if units > self.free => return,
+                Some(_units) => {
+                    self.serve(key);
+                    // His next waits for those of the others.
+                    self.order.remove(passed);
+                    self.order.push_back(key);
+                }
             }
-            self.order.pop_front();
-            if own.is_empty() {
-                self.waiting.remove(&key);
-            } else {
-                self.order.push_back(key);
-            }
+        }
+    }
+
+    /// What the first of that key who still waits wants.
+    fn first_of(&mut self, key: K) -> Option<usize> {
+        let own = self.waiting.get_mut(&key)?;
+        while own.pop_front_if(|(_, call)| call.is_closed()).is_some() {}
+        own.front().map(|(units, _)| *units)
+    }
+
+    fn serve(&mut self, key: K) {
+        let first = self.waiting.get_mut(&key).and_then(VecDeque::pop_front);
+        // One who has just gone away gives nothing back.
+        if let Some((units, call)) = first
+            && call.send(()).is_ok()
+        {
+            self.give(key, units);
         }
     }
 }
@@ -114,6 +164,7 @@ impl<K: Copy + Eq + Hash> Queue<K> {
 /// Who waits. Dropped between the call and the turn, he gives it back.
 struct Waiting<K: Copy + Eq + Hash> {
     turns: Turns<K>,
+    key: K,
     units: usize,
     called: oneshot::Receiver<()>,
 }
@@ -122,7 +173,7 @@ impl<K: Copy + Eq + Hash> Waiting<K> {
     async fn await_turn(mut self) -> Turn<K> {
         // The sender is in the queue until it calls.
         let _called = (&mut self.called).await;
-        Turn { turns: self.turns.clone(), units: std::mem::take(&mut self.units) }
+        Turn { turns: self.turns.clone(), key: self.key, units: std::mem::take(&mut self.units) }
     }
 }
 
@@ -131,12 +182,12 @@ impl<K: Copy + Eq + Hash> Drop for Waiting<K> {
         self.called.close();
         let was_called = self.called.try_recv().is_ok();
         // Called or not: with one less before them, others may have their turn.
-        self.turns.give_back(if was_called { self.units } else { 0 });
+        self.turns.give_back(self.key, if was_called { self.units } else { 0 });
     }
 }
 
 impl<K: Copy + Eq + Hash> Turn<K> {
-    /// Adds the units of another turn to this one's.
+    /// Adds the units of another turn of the same key to this one's.
     pub fn merge(&mut self, mut other: Self) {
         self.units += std::mem::take(&mut other.units);
     }
@@ -145,7 +196,7 @@ impl<K: Copy + Eq + Hash> Turn<K> {
 impl<K: Copy + Eq + Hash> Drop for Turn<K> {
     fn drop(&mut self) {
         if self.units > 0 {
-            self.turns.give_back(self.units);
+            self.turns.give_back(self.key, self.units);
         }
     }
 }
@@ -199,6 +250,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_gives_nothing_back_takes_his_share_and_no_more() {
+        let turns = Turns::bounded(4, 2);
+        let held = turns.take(1, 9).await;
+        assert_eq!(turns.free(), 2, "never more than one may have");
+        drop(held);
+        let [first, second] = [turns.take(1, 1).await, turns.take(1, 1).await];
+        let mut more: Vec<_> = (0..9).map(|_| waiting(&turns, 1, 1)).collect();
+        let others = [turns.take(2, 1).await, turns.take(3, 1).await];
+        let last = waiting(&turns, 4, 1);
+        drop(first);
+        drop(more.remove(0).now_or_never().expect("they waited longer"));
+        drop(last.now_or_never().expect("and then it is his turn"));
+        drop(second);
+        assert_eq!(more.into_iter().filter_map(FutureExt::now_or_never).count(), 8);
+        drop(others);
+        assert_eq!(turns.free(), 4);
+        let queue = turns.0.lock().unwrap();
+        assert!(queue.held.is_empty() && queue.order.is_empty() && queue.waiting.is_empty());
+    }
+
+    #[tokio::test]
     async fn who_goes_away_when_called_gives_it_back() {
         let turns = Turns::new(1);
         let held = turns.take(1, 1).await;
@@ -207,7 +279,7 @@ mod tests {
         drop(gone);
         assert!(next.now_or_never().is_some());
         let mut turn = turns.take(1, 1).await;
-        turn.merge(Turn { turns: turns.clone(), units: 0 });
+        turn.merge(Turn { turns: turns.clone(), key: 1, units: 0 });
         drop(turn);
         assert_eq!(turns.free(), 1);
     }

@@ -151,6 +151,29 @@ fn who_reads_slowly_is_waited_for_and_who_stands_still_is_not() {
 }
 
 #[test]
+fn nars_are_read_for_no_more_clients_than_there_is_memory_for() {
+    let (_nix, larder, narinfo) = with_path("[limits]\ntransfers = 2\n", "transfers", 32 << 20);
+    // This machine has half of them.
+    let mut still = connect(&larder);
+    ask(&mut still, &format!("main/{}", narinfo.url));
+    head(&mut still);
+    let mut next = connect(&larder);
+    ask(&mut next, &format!("main/{}", narinfo.url));
+    let mut other = connect(&larder);
+    ask(&mut other, "nix-cache-info");
+    assert!(answer(&mut other).starts_with(b"StoreDir"));
+    next.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(next.read(&mut [0]).is_err(), "it was answered beside the one that stands still");
+    next.set_read_timeout(Some(SOON)).unwrap();
+    drop(still);
+    let body = answer(&mut next);
+    assert_eq!(u64::try_from(body.len()).unwrap(), narinfo.file_size.unwrap());
+    // Who asks again on the same connection is answered again.
+    ask(&mut next, &format!("main/{}", narinfo.url));
+    assert_eq!(answer(&mut next), body);
+}
+
+#[test]
 fn many_who_read_nars_do_not_keep_anybody_waiting_for_a_narinfo() {
     let (_nix, larder, narinfo) = with_path("", "many", 48 << 20);
     let over = Arc::new(AtomicBool::new(false));

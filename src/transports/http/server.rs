@@ -356,10 +356,11 @@ async fn answer(
     request: hyper::Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let under_way = sight.request();
+    let mut request: Request = request.map(Body::new);
     if let Some(from) = counted_origin(peer.address) {
         shared.admission.request(from).await;
+        request.extensions_mut().insert(from);
     }
-    let mut request: Request = request.map(Body::new);
     if router::asks_for_peer(&request) {
         let is_own_name = host_of(&request).is_some_and(|host| shared.is_own_name(host));
         let plain_tokens = shared.options.plain_tokens;

@@ -16,8 +16,9 @@ use futures_util::{FutureExt, stream};
 use tracing::{debug, error};
 
 use crate::formats::Sha256Hash;
+use crate::services::admission::Transfer;
 use crate::services::chain::Chain;
-use crate::services::{AuthError, NarBytes, NarFile, Services, StoreError};
+use crate::services::{AuthError, NarBytes, NarFile, Origin, Services, StoreError};
 use crate::transports::http::conditional::{client_has, not_modified};
 use crate::transports::http::error::{KEEP_NOT, ReadError, short_text};
 use crate::transports::http::range::{self, Wanted};
@@ -82,8 +83,12 @@ pub(super) async fn answer(
     let body = match is_head {
         true => Body::empty(),
         false => {
+            // Nothing is read for who has no room yet.
+            let room = services.admission.transfer(request.extensions.get::<Origin>().copied());
+            let _room = room.await;
             let bytes = file.read(services, offset, length);
-            body(Pieces { bytes, nar_hash: file.nar.nar_hash, end: end_of(services, asked) }).await
+            let (nar_hash, end) = (file.nar.nar_hash, end_of(services, asked));
+            body(Pieces { bytes, nar_hash, end, _room }).await
         }
     };
     let mut response = Response::new(body);
@@ -126,6 +131,7 @@ struct Pieces {
     bytes: NarBytes,
     nar_hash: Sha256Hash,
     end: Option<BoxFuture<'static, AuthError>>,
+    _room: Transfer,
 }
 
 /// Why a body ended early.
